@@ -58,7 +58,8 @@ async function readBlob(
   const { file, name } = from
   const start = options.offset ?? 0
   let length = options.length
-  if (length === undefined) {
+  // A read that fills its buffer proves the length by itself; these two do not.
+  if (length === undefined || length === 0) {
     const stat = await calls.fstat(file)
     if (!stat.isFile()) throw missingBlob(location, name)
     const range = rangeOf({ location, name, bytes: stat.size }, options)
