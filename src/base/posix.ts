@@ -77,6 +77,11 @@ export function hasPosix(): boolean {
   }
 }
 
+/** Loads the C library now rather than at the first call. Fails: host.unsupported. */
+export function requirePosix(): void {
+  loadLibc()
+}
+
 /** Names of the extended attributes; none where the file system knows no such thing. */
 export function listXattrs(target: PathOrFd): string[] {
   const list = scratchBytes()
