@@ -1,0 +1,107 @@
+/**
+ * The folder on tmpfs in which a bench happens, removed with all it holds when the process ends for any
+ * reason it can see (end, failure, SIGINT, SIGTERM, SIGHUP). What a killed bench left is removed by the next
+ * one.
+ */
+import { mkdirSync, readFileSync, readdirSync, rmSync, statfsSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** The scratch folder and the process groups that run in it, to be ended before it goes. */
+export interface Scratch {
+  root: string
+  groups: Set<number>
+}
+
+const tmpfsRoot = '/dev/shm'
+const folderName = /^backstock-bench-(\d+)$/
+const memoryReserveBytes = 1_000_000_000
+const removeAttemptsMax = 50
+const signals = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
+
+/** Makes the folder, or fails if tmpfs cannot hold `bytes` in `files` files. */
+export function openScratch(needed: { bytes: number; files: number }): Scratch {
+  removeLeftovers()
+  refuseTooSmall(needed)
+  const scratch: Scratch = { root: join(tmpfsRoot, `backstock-bench-${process.pid}`), groups: new Set() }
+  mkdirSync(scratch.root, { mode: 0o700 })
+  process.on('exit', () => closeScratch(scratch))
+  for (const [signal, exitCode] of Object.entries(signals)) process.on(signal, () => process.exit(exitCode))
+  return scratch
+}
+
+/** Removes a folder inside the scratch folder, to free its memory early. */
+export function removeFolder(path: string): void {
+  rmSync(path, { recursive: true, force: true })
+}
+
+function closeScratch(scratch: Scratch): void {
+  for (const group of scratch.groups) endGroup(group)
+  const clock = new Int32Array(new SharedArrayBuffer(4))
+  for (let attempt = 1; ; attempt++) {
+    try {
+      removeFolder(scratch.root)
+      return
+    } catch (error) {
+      // A process that is just being ended may still have written a file into a folder already emptied.
+      if (attempt === removeAttemptsMax) throw error
+      Atomics.wait(clock, 0, 0, 100)
+    }
+  }
+}
+
+/** Ends a process group that the bench started; one that is already gone is what was wanted. */
+export function endGroup(group: number): void {
+  try {
+    process.kill(-group, 'SIGKILL')
+  } catch (error) {
+    if (!isErrno(error, 'ESRCH')) throw error
+  }
+}
+
+function removeLeftovers(): void {
+  for (const name of readdirSync(tmpfsRoot)) {
+    const owner = folderName.exec(name)?.[1]
+    if (owner === undefined || isAlive(Number(owner))) continue
+    process.stderr.write(`removing ${join(tmpfsRoot, name)}, left by a bench that was killed\n`)
+    removeFolder(join(tmpfsRoot, name))
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return !isErrno(error, 'ESRCH')
+  }
+}
+
+/** tmpfs is memory: both its own limit and the memory that is free must hold what is coming. */
+function refuseTooSmall(needed: { bytes: number; files: number }): void {
+  const tmpfs = statfsSync(tmpfsRoot)
+  const freeBytes = Math.min(tmpfs.bavail * tmpfs.bsize, memoryAvailableBytes() - memoryReserveBytes)
+  if (freeBytes < needed.bytes) {
+    throw new Error(
+      `Cannot bench in ${tmpfsRoot}: ${gigabytes(freeBytes)} of memory are free ` +
+        `(${gigabytes(needed.bytes)} are needed; --scale makes the data smaller, --only leaves measures out)`,
+    )
+  }
+  if (tmpfs.ffree < needed.files) {
+    throw new Error(
+      `Cannot bench in ${tmpfsRoot}: ${tmpfs.ffree} files are free (${needed.files} are needed)`,
+    )
+  }
+}
+
+function memoryAvailableBytes(): number {
+  const kibibytes = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'latin1'))?.[1]
+  return Number(kibibytes) * 1024
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(1)} GB`
+}
+
+function isErrno(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code
+}
