@@ -109,13 +109,12 @@ function globSource(glob: string): string | undefined {
       const before = at === 0 ? '/' : glob[at - 1]
       const after = glob[at + stars]
       const isWholeName = before === '/' && (after === '/' || after === undefined)
-      if (stars === 2 && isWholeName) {
-        if (after === undefined) source += at === 0 ? '.*' : '.+'
-        else source += '(?:.*/)?'
-        at += after === undefined ? 2 : 3
-      } else {
-        source += '[^/]*'
-        at += stars
+      at += stars
+      if (stars === 1 || !isWholeName) source += '[^/]*'
+      else if (after === undefined) source += at === stars ? '.*' : '.+'
+      else {
+        source += '(?:.*/)?'
+        at++
       }
     } else if (char === '?') {
       source += '[^/]'

@@ -6,6 +6,7 @@ import { errnoOf } from '../../base/failure.ts'
 import { hasPosix, seekData, seekHole } from '../../base/posix.ts'
 import { problemOf } from './problem.ts'
 import type { FileProblem } from './problem.ts'
+import { reachPath } from './reach.ts'
 import { entryFromStats } from './stat.ts'
 
 /** An open regular file; the caller closes `fd`. `entry` is its state at opening, without xattrs. */
@@ -29,7 +30,7 @@ const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBL
 export function openSourceFile(path: string): OpenSourceFile | FileProblem {
   let fd: number
   try {
-    fd = openQuietly(path)
+    fd = reachPath(path, openQuietly)
   } catch (error) {
     // What O_NOFOLLOW says of a symlink (ELOOP) and O_NONBLOCK of a socket (ENXIO).
     const code = errnoOf(error)

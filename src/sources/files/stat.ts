@@ -5,9 +5,11 @@ import { pathBytes } from '../../base/file-entry.ts'
 import type { EntryType, FileEntry, Xattr } from '../../base/file-entry.ts'
 import { getXattr, listXattrs, splitDevice } from '../../base/posix.ts'
 import type { PathOrFd } from '../../base/posix.ts'
+import { reachPath } from './reach.ts'
 
 const NO_XATTRS: readonly Xattr[] = []
 const S_IFMT = 0o170000
+const S_IFLNK = 0o120000
 const TYPES: Record<number, EntryType> = {
   0o100000: 'file',
   0o040000: 'directory',
@@ -26,11 +28,13 @@ const SETTLED_NANOSECONDS = 2_000_000_000n
 
 /** The entry at `path`, itself if it is a symlink, with empty `xattrs`; undefined if nothing is there. */
 export function readEntry(path: string, name: string): FileEntry | undefined {
-  const bytes = pathBytes(path)
-  const stats = lstatSync(bytes, { bigint: true, throwIfNoEntry: false })
-  if (stats === undefined) return undefined
-  const isLink = (Number(stats.mode) & S_IFMT) === 0o120000
-  return entryFromStats(name, stats, isLink ? readlinkSync(bytes, { encoding: 'latin1' }) : '')
+  return reachPath(path, (reachable) => {
+    const bytes = pathBytes(reachable)
+    const stats = lstatSync(bytes, { bigint: true, throwIfNoEntry: false })
+    if (stats === undefined) return undefined
+    const isLink = (Number(stats.mode) & S_IFMT) === S_IFLNK
+    return entryFromStats(name, stats, isLink ? readlinkSync(bytes, { encoding: 'latin1' }) : '')
+  })
 }
 
 export function entryFromStats(name: string, stats: BigIntStats, target = ''): FileEntry {
@@ -57,8 +61,13 @@ export function entryFromStats(name: string, stats: BigIntStats, target = ''): F
 }
 
 /** All extended attributes, ACLs among them, in ascending order of names. Throws a system error. */
-export function readXattrs(target: PathOrFd): Xattr[] {
+export function readXattrs(target: PathOrFd): readonly Xattr[] {
+  return typeof target === 'number' ? xattrsOf(target) : reachPath(target, xattrsOf)
+}
+
+function xattrsOf(target: PathOrFd): readonly Xattr[] {
   const names = listXattrs(target)
+  if (names.length === 0) return NO_XATTRS
   const found: Xattr[] = []
   for (const name of names.sort()) {
     const value = getXattr(target, name)
