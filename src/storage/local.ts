@@ -146,15 +146,29 @@ async function writeTemporary(
   const { calls } = folder
   const file = await calls.open(to.temporary, CREATE, FILE_MODE)
   try {
-    for (let written = 0; written < to.bytes.length;) {
+    let written = 0
+    while (written < to.bytes.length) {
       throwIfAborted(signal, `writing "${to.name}"`)
-      written += await calls.write(file, written === 0 ? to.bytes : to.bytes.subarray(written), written)
+      const count = await calls.write(file, written === 0 ? to.bytes : to.bytes.subarray(written), written)
+      if (count === 0) throw stuckDisk(folder, to.name)
+      written += count
     }
     throwIfAborted(signal, `writing "${to.name}"`)
     await calls.fsync(file)
   } finally {
     await calls.close(file)
   }
+}
+
+function stuckDisk({ location }: LocalFolder, name: string): Failure {
+  const is = 'its disk takes no more bytes, and gives no reason'
+  return new Failure(
+    'storage.offline',
+    `Cannot write "${name}" in ${location}: ${is} (look at the disk and its mount)`,
+    {
+      facts: { location, name },
+    },
+  )
 }
 
 /** Gives the temporary file its name; false if the name is taken. */
