@@ -1,7 +1,9 @@
 /**
- * The index run: which chunk lies in which pack of one pack set, sorted by chunk id. Bytes: docs/format.md section 6.
+ * The index run: which chunk lies in which pack of one pack set, sorted by chunk id. Bytes: docs/format.md
+ * section 6.
  *
- * Records stay bytes: a run of four million chunks is one Buffer of 160 MB and no JavaScript object per entry.
+ * Records stay bytes: a run of four million chunks is one Buffer of 160 MB and no JavaScript object per
+ * entry.
  *
  * | entry at | bytes | | pack at | bytes | |
  * |---|---|---|---|---|---|
@@ -11,8 +13,8 @@
  * | 38 | 1 | class | 40 | 1 | kind |
  * | 39 | 1 | 0 | 41 | 3 | zeros |
  *
- * Decoding goes block by block (beginIndexRun, decodeIndexBlock, endIndexRun), so that entries can go to disk as they come.
- * Where runs lie and how they are searched is src/repo/chunk-index.ts.
+ * Decoding goes block by block (beginIndexRun, decodeIndexBlock, endIndexRun), so that entries can go to disk
+ * as they come. Where runs lie and how they are searched is src/repo/chunk-index.ts.
  */
 import { crc32 } from 'node:zlib'
 import { corrupt } from '../base/bytes.ts'
@@ -398,7 +400,10 @@ export function endIndexRun(decoder: IndexRunDecoder): number[] {
   return numbers
 }
 
-/** Decodes a whole object that is in memory, handing its entries to `sink` as they come. Failures as beginIndexRun(). */
+/**
+ * Decodes a whole object that is in memory, handing its entries to `sink` as they come. Failures as
+ * beginIndexRun().
+ */
 export function scanIndexRun(
   object: Uint8Array,
   expected: ExpectedIndexRun,
@@ -411,7 +416,9 @@ export function scanIndexRun(
   return { repository, domain, packSet, number, packs: decoder.packs, supersedes }
 }
 
-/** Decodes all blocks of `object`, of which beginIndexRun() saw the header. Returns what endIndexRun() does. */
+/**
+ * Decodes all blocks of `object`, of which beginIndexRun() saw the header. Returns what endIndexRun() does.
+ */
 export function decodeIndexBlocks(decoder: IndexRunDecoder, object: Uint8Array, sink: EntrySink): number[] {
   let at = INDEX_HEADER_BYTES
   for (let bytes = nextIndexBlockBytes(decoder); bytes > 0; bytes = nextIndexBlockBytes(decoder)) {
@@ -427,7 +434,8 @@ export function decodeIndexRun(
   expected: ExpectedIndexRun,
   indexKey: Uint8Array,
 ): IndexRun {
-  // The object cannot hold more entries than bytes; what its header claims is checked before any is handed out.
+  // The object cannot hold more entries than bytes; what its header claims is checked before any is handed
+  // out.
   const entries = Buffer.allocUnsafe(object.length)
   let length = 0
   const head = scanIndexRun(object, expected, indexKey, (found) => {

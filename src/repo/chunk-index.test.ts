@@ -174,7 +174,7 @@ if (isMainThread) {
     assert.equal(mended.built.length, 5)
   })
 
-  test('a session finds its chunks through rotation and compaction, and pack numbers keep their meaning', async (t) => {
+  test('a session finds its chunks through rotation and compaction; pack numbers stay', async (t) => {
     const folder = newFolder(t)
     const { options } = lineage(folder, [[0, 1, 2]])
     let shared = beginSession(await openIndex(options), 10)

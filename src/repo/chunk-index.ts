@@ -1,24 +1,26 @@
 /**
- * The index of one lineage: where does the chunk with this id lie? Asked for every chunk of a backup or restore.
+ * The index of one lineage: where does the chunk with this id lie? Asked for each chunk saved.
  *
- * Three layers, asked in this order: the session's active table, its previous table (session-table.ts, shared memory),
- * then the sorted runs of the lineage (sorted-run.ts, local files with Bloom filters in shared memory).
+ * Three layers, asked in this order: the session's active table, its previous table (session-table.ts, shared
+ * memory), then the sorted runs of the lineage (sorted-run.ts, local files with shared filters).
  *
- * The main thread owns a SharedIndex, a plain record that may be posted; each thread makes its ChunkIndex from it with
- * attachIndex() and takes over a newer one with refreshIndex(). The way of a long session:
+ * The main thread owns a SharedIndex, a plain record that may be posted; each thread makes its ChunkIndex
+ * from it with attachIndex() and takes over a newer one with refreshIndex(). The way of a long session:
  *
- *     beginSession      an empty active table
- *     isSessionFilling  past 70 % load the main thread does rotateSession(): the table becomes `previous`, a new one
- *                       is active; it posts the SharedIndex, and threads refresh when they come to it
- *     adoptRun          when all chunks of `previous` are durable in an index run of the repository, and a sorted run
- *                       was made of it, the run takes the place of `previous`
- *     compactRuns       keeps the runs at RUNS_MAX by merging small ones
+ * - beginSession: an empty active table.
+ * - isSessionFilling: past 70 % load the main thread does rotateSession(). The table becomes `previous`, a
+ *   new one is active. It posts the SharedIndex; threads refresh when they come to it.
+ * - adoptRun: when all chunks of `previous` are durable in an index run of the repository, and a sorted run
+ *   was made of it, that run takes the place of `previous`. So wait until every thread has refreshed and the
+ *   packs that it had open by then are stored.
+ * - compactRuns: keeps the runs at RUNS_MAX by merging small ones.
  *
- * A thread that still works with an older SharedIndex misses only claims of others that are newer; it stores those
- * chunks a second time. Nothing is ever taken for stored that nobody stores: a table is left out only after its run is in.
+ * A thread that still works with an older SharedIndex misses only claims of others that are newer; it stores
+ * those chunks a second time. Nothing is ever taken for stored that nobody stores: a table is left out only
+ * after its run is in.
  *
- * Packs have global numbers: run packs and session packs count from one shared counter, and a number keeps its meaning
- * for the life of the index, also after runs were merged.
+ * Packs have global numbers: run packs and session packs count from one shared counter, and a number keeps
+ * its meaning for the life of the index, also after runs were merged.
  */
 import { mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -98,8 +100,8 @@ export interface LineageOptions {
 // Opening
 
 /**
- * Opens the runs of a lineage, making the local files that are missing or damaged and merging small runs so that at
- * most RUNS_MAX remain. Fails: host.file, and what `build` fails with.
+ * Opens the runs of a lineage, making the local files that are missing or damaged and merging small runs so
+ * that at most RUNS_MAX remain. Fails: host.file, and what `build` fails with.
  */
 export async function openIndex(options: LineageOptions): Promise<SharedIndex> {
   mkdirSync(options.folder, { recursive: true, mode: 0o700 })
@@ -118,7 +120,10 @@ interface PlannedRun extends RunReference {
   readonly parts: readonly PlannedRun[]
 }
 
-/** Merges the smallest until RUNS_MAX are left. Depends only on the references, so the same merges are found again. */
+/**
+ * Merges the smallest until RUNS_MAX are left. Depends only on the references, so the same merges are found
+ * again.
+ */
 function planRuns(references: readonly RunReference[]): PlannedRun[] {
   let plan: PlannedRun[] = references.map((run) => ({ ...run, parts: [] }))
   while (plan.length > RUNS_MAX) {
@@ -200,8 +205,8 @@ export function rotateSession(shared: SharedIndex, capacity = SESSION_CAPACITY):
 }
 
 /**
- * Adds the opened run that holds all chunks of the previous table, whose claims are all durable, and drops that table.
- * The run's packs get numbers of their own beside those they had in the session.
+ * Adds the opened run that holds all chunks of the previous table, whose claims are all durable, and drops
+ * that table. The run's packs get numbers of their own beside those they had in the session.
  */
 export function adoptRun(shared: SharedIndex, run: SortedRun): SharedIndex {
   return { ...addRun(shared, run), previous: undefined }
@@ -212,7 +217,10 @@ function addRun(shared: SharedIndex, run: SortedRun): SharedIndex {
   return { ...shared, runs: [...shared.runs, { run, spans: [{ place: 0, base, count: run.packCount }] }] }
 }
 
-/** Merges small runs, if there are more than RUNS_MAX. Takes a microsecond an entry. Fails: host.file, repo.corrupt. */
+/**
+ * Merges small runs, if there are more than RUNS_MAX. Takes a microsecond an entry. Fails: host.file,
+ * repo.corrupt.
+ */
 export function compactRuns(shared: SharedIndex, folder: string): SharedIndex {
   if (shared.runs.length <= RUNS_MAX) return shared
   const runs = shared.runs.toSorted((a, b) => bySize(a.run, b.run))
@@ -261,7 +269,10 @@ export interface KnownChunk extends ChunkPlace {
   readonly source: 'session' | 'run'
 }
 
-/** Where the chunk lies whose id begins at `at` of `id`. Fails: repo.corrupt if a local file was damaged meanwhile. */
+/**
+ * Where the chunk lies whose id begins at `at` of `id`. Fails: repo.corrupt if a local file was damaged
+ * meanwhile.
+ */
 export function lookupChunk(index: ChunkIndex, id: Buffer, at = 0): KnownChunk | undefined {
   const { active, previous } = index.shared
   const active_ = active && findSlot(active, id, at)
@@ -272,8 +283,9 @@ export function lookupChunk(index: ChunkIndex, id: Buffer, at = 0): KnownChunk |
 }
 
 /**
- * Claims the chunk `id` (32 bytes) as chunk `number` of the session's pack `pack`: undefined means that the caller must
- * store it there or fail the session; else where it lies already. Of all threads that ask, one is told to store it.
+ * Claims the chunk `id` (32 bytes) as chunk `number` of the session's pack `pack`: undefined means that the
+ * caller must store it there or fail the session; else where it lies already. Of all threads that ask, one is
+ * told to store it.
  */
 export function claimChunk(
   index: ChunkIndex,

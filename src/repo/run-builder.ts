@@ -1,7 +1,8 @@
 /**
- * Builds sorted runs (sorted-run.ts): from an index run of the repository, or from several sorted runs by merging.
- * A file is written beside its final name, synced and renamed, so that a reader sees all of it or nothing.
- * Memory: 256 KiB, the Bloom filter and the fences (1.34 bytes a chunk), and for a merge 256 KiB a run.
+ * Builds sorted runs (sorted-run.ts): from an index run of the repository, or from several sorted runs by
+ * merging. A file is written beside its final name, synced and renamed, so that a reader sees all of it or
+ * nothing. Memory: 256 KiB, the Bloom filter and the fences (1.34 bytes a chunk), and for a merge 256 KiB a
+ * run.
  */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
@@ -55,7 +56,10 @@ export interface RunBuilder {
   written: number
 }
 
-/** Begins the run `name` (64 hex digits) at `path`, in an existing folder, for exactly `entryCount` entries. Fails: host.file. */
+/**
+ * Begins the run `name` (64 hex digits) at `path`, in an existing folder, for exactly `entryCount` entries.
+ * Fails: host.file.
+ */
 export function beginRun(path: string, name: string, entryCount: number): RunBuilder {
   const pageCount = Math.ceil(entryCount / PAGE_ENTRIES)
   assert(pageCount <= PAGES_MAX && /^[0-9a-f]{64}$/.test(name), 'a run has a name of 64 hex digits')
@@ -75,7 +79,10 @@ export function beginRun(path: string, name: string, entryCount: number): RunBui
   }
 }
 
-/** Appends whole entries, which must come in their order over all calls. Keeps no view of them. Fails: host.file. */
+/**
+ * Appends whole entries, which must come in their order over all calls. Keeps no view of them. Fails:
+ * host.file.
+ */
 export function addRunEntries(builder: RunBuilder, entries: Buffer): void {
   for (let at = 0; at < entries.length; at += INDEX_ENTRY_BYTES) addRunEntry(builder, entries, at)
 }
@@ -97,7 +104,10 @@ function addRunEntry(builder: RunBuilder, entries: Buffer, at: number): void {
   if (slot === PAGE_ENTRIES * WRITE_PAGES - 1) append(builder, builder.pages)
 }
 
-/** Closes the run with its pack table (44 bytes a pack). The file is durable and in place when this returns. Fails: host.file. */
+/**
+ * Closes the run with its pack table (44 bytes a pack). The file is durable and in place when this returns.
+ * Fails: host.file.
+ */
 export function finishRun(builder: RunBuilder, packs: Buffer): void {
   assert(builder.added === builder.entryCount, 'a run gets all it was begun for')
   const slot = builder.added % (PAGE_ENTRIES * WRITE_PAGES)
@@ -117,7 +127,6 @@ export function finishRun(builder: RunBuilder, packs: Buffer): void {
     renameSync(builder.temporary, builder.path)
     syncFolder(dirname(builder.path))
   })
-  closeSync(builder.descriptor)
 }
 
 function runFooter(builder: RunBuilder, parts: readonly [Buffer, Buffer, Buffer]): Buffer {
@@ -134,13 +143,16 @@ function runFooter(builder: RunBuilder, parts: readonly [Buffer, Buffer, Buffer]
   return footer
 }
 
-/** Gives the run up and removes what was written. */
-export function cancelRun(builder: RunBuilder): void {
+/** Ends a builder, finished or not: what was not finished is removed. */
+export function closeRun(builder: RunBuilder): void {
   closeSync(builder.descriptor)
   rmSync(builder.temporary, { force: true })
 }
 
-/** Builds the sorted run `name` (hex SHA-256 of `object`) at `path` from an index run. Failures as beginIndexRun(), host.file. */
+/**
+ * Builds the sorted run `name` (hex SHA-256 of `object`) at `path` from an index run. Failures as
+ * beginIndexRun(), host.file.
+ */
 export function buildRun(
   place: { path: string; name: string },
   object: Uint8Array,
@@ -152,15 +164,15 @@ export function buildRun(
   try {
     decodeIndexBlocks(decoder, object, (entries) => addRunEntries(builder, entries))
     finishRun(builder, decoder.packs)
-  } catch (error) {
-    cancelRun(builder)
-    throw error
+  } finally {
+    closeRun(builder)
   }
 }
 
 /**
- * Merges runs into one at `path`. Its pack table is those of `runs` joined in their order; nothing is left out, so an
- * id that several runs hold is held as often. Takes about a microsecond an entry. Fails: repo.corrupt, host.file.
+ * Merges runs into one at `path`. Its pack table is those of `runs` joined in their order; nothing is left
+ * out, so an id that several runs hold is held as often. Takes about a microsecond an entry. Fails:
+ * repo.corrupt, host.file.
  */
 export function mergeRuns(path: string, name: string, runs: readonly SortedRun[]): void {
   const cursors: MergeCursor[] = []
@@ -177,15 +189,15 @@ export function mergeRuns(path: string, name: string, runs: readonly SortedRun[]
     }
     mergeEntries(builder, cursors)
     finishRun(builder, Buffer.concat(cursors.map((cursor) => readRunPacks(cursor.reader))))
-  } catch (error) {
-    cancelRun(builder)
-    throw error
   } finally {
+    closeRun(builder)
     for (const cursor of cursors) detachRun(cursor.reader)
   }
 }
 
-/** Where a merge stands in one of its runs: the entry at `at` of `entries` is next, if `at` is not their end. */
+/**
+ * Where a merge stands in one of its runs: the entry at `at` of `entries` is next, if `at` is not their end.
+ */
 interface MergeCursor {
   readonly reader: RunReader
   readonly pages: Generator<Buffer, void, undefined>
@@ -200,7 +212,9 @@ function newMergeCursor(reader: RunReader, packBase: number): MergeCursor {
   return cursor
 }
 
-/** Turns to the next page; its entries are a view, into which the pack numbers of the merged run are written. */
+/**
+ * Turns to the next page; its entries are a view, into which the pack numbers of the merged run are written.
+ */
 function refillCursor(cursor: MergeCursor): void {
   const next = cursor.pages.next()
   cursor.entries = next.done === true ? Buffer.alloc(0) : next.value

@@ -1,6 +1,7 @@
 /**
- * The table of the chunks that the running session stores: shared memory, written by all worker threads at once,
- * so that of many threads that meet one chunk exactly one stores it. Open addressing, 24 bytes a slot, no locks.
+ * The table of the chunks that the running session stores: shared memory, written by all worker threads at
+ * once, so that of many threads that meet one chunk exactly one stores it. Open addressing, 24 bytes a slot,
+ * no locks.
  *
  * | word | |
  * |---|---|
@@ -8,14 +9,17 @@
  * | 4 | pack number |
  * | 5 | 0 while the slot is being written, then chunk number + 1 |
  *
- * A claim is a promise: whoever claims a chunk stores it where the claim says, or fails the session; the others
- * already build on it. Chunk ids are keyed hashes, so 16 bytes tell them apart.
- * When the table cannot decide (it is nearly full, or a claimer was stopped between two instructions) the chunk is
- * claimed and stored a second time, which harms nothing. How a full table is replaced: chunk-index.ts.
+ * A claim is a promise: whoever claims a chunk stores it where the claim says, or fails the session; the
+ * others already build on it. Chunk ids are keyed hashes, so 16 bytes tell them apart.
+ * When the table cannot decide (it is nearly full, or a claimer was stopped between two instructions) the
+ * chunk is claimed and stored a second time, which harms nothing. How a full table is replaced:
+ * chunk-index.ts.
  */
 import { assert } from '../base/failure.ts'
 
-/** Shared memory of a table; may be posted to worker threads. Words of 32 bits: a header of 16, then 6 a slot. */
+/**
+ * Shared memory of a table; may be posted to worker threads. Words of 32 bits: a header of 16, then 6 a slot.
+ */
 export interface SessionTable {
   readonly words: Int32Array<SharedArrayBuffer>
   readonly slots: number
@@ -50,8 +54,8 @@ export function newSessionTable(capacity: number): SessionTable {
 }
 
 /**
- * Claims the chunk whose id begins at `at` of `id` for `place`: undefined means that the caller must store it there,
- * else it is the place that an earlier claim gave. Safe from any thread; waits at most 0.2 s.
+ * Claims the chunk whose id begins at `at` of `id` for `place`: undefined means that the caller must store it
+ * there, else it is the place that an earlier claim gave. Safe from any thread; waits at most 0.2 s.
  */
 export function claimSlot(
   table: SessionTable,
@@ -113,7 +117,9 @@ function writeSlot(words: Int32Array, base: number, id: Buffer, at: number, plac
   Atomics.add(words, TAKEN_AT, 1)
 }
 
-/** Whether the slot, whose first word fits, holds this id. Waits, within bounds, until the rest is written. */
+/**
+ * Whether the slot, whose first word fits, holds this id. Waits, within bounds, until the rest is written.
+ */
 function isHeldBy(words: Int32Array<SharedArrayBuffer>, base: number, id: Buffer, at: number): boolean {
   for (let turns = 0; Atomics.load(words, base + 5) === 0; turns++) {
     if (turns > SPINS_MAX + NAPS_MAX) return false

@@ -1,18 +1,20 @@
 /**
- * A sorted run: index entries in a local file, searched through a Bloom filter and a fence key a page in shared memory.
- * It costs about 1.34 bytes of memory a chunk, shared by all threads; packs and entries stay in the file.
- * A run is a cache: made from index runs of the repository, checked when opened, made again when damaged.
+ * A sorted run: index entries in a local file, searched through a Bloom filter and a fence key a page in
+ * shared memory. It costs about 1.34 bytes of memory a chunk, shared by all threads; packs and entries stay
+ * in the file. A run is a cache: made from index runs of the repository, checked when opened, made again when
+ * damaged.
  *
  * | bytes | |
  * |---|---|
- * | pages × 4096 | 102 entries of 40 bytes (format/index-run.ts), u32 entries, 8 zeros, u32 CRC-32 of all before |
+ * | pages × 4096 | 102 entries of 40 bytes (format/index-run.ts), u32 count, 8 zeros, u32 CRC-32 of these |
  * | pages × 8 | fences: first 8 bytes of the first id of each page, as two u32 (high, low) |
  * | blocks × 64 | Bloom filter: 512 bits a block; an id sets 6 bits of one block |
  * | packs × 44 | pack table |
  * | 128 | footer: "BKSTSRUN", u32 version, u32 pages, u32 blocks, u32 packs, u64 entries, name 32 bytes, |
  * | | u32 CRC-32 of fences, of Bloom filter, of packs, zeros, u32 CRC-32 of bytes 0–123 |
  *
- * Building is run-builder.ts. The filter after Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient Bloom Filters.
+ * Building is run-builder.ts. The filter after Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient
+ * Bloom Filters.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
@@ -158,15 +160,16 @@ export function detachRun(reader: RunReader): void {
 }
 
 /**
- * The first entry with the id that begins at `at` of `id`, or undefined. Reads a page of the file when the filter says so.
- * Fails: repo.corrupt if the file was damaged since it was opened.
+ * The first entry with the id that begins at `at` of `id`, or undefined. Reads a page of the file when the
+ * filter says so. Fails: repo.corrupt if the file was damaged since it was opened.
  */
 export function findInRun(reader: RunReader, id: Buffer, at: number): RunPlace | undefined {
   if (!mayHold(reader.run.bloom, id, at)) return undefined
   const { fences, pageCount } = reader.run
   const high = id.readUInt32BE(at)
   const low = id.readUInt32BE(at + 4)
-  // Ids with equal fence keys may begin in the last page with a lower fence and go on over the following ones.
+  // Ids with equal fence keys may begin in the last page with a lower fence and go on over the following
+  // ones.
   for (let page = firstPage(fences, pageCount, high, low); page < pageCount; page++) {
     if (isFenceAbove(fences, page, high, low)) return undefined
     loadPage(reader, page)
@@ -267,8 +270,8 @@ function* pagesOf(descriptor: number, run: SortedRun): Generator<Buffer, void, u
   }
 }
 
-// The Bloom filter. An id chooses its block with bytes 8–11 and six bits in it with bytes 12–19, since the first
-// eight bytes are those that the entries of a page have in common.
+// The Bloom filter. An id chooses its block with bytes 8–11 and six bits in it with bytes 12–19, since the
+// first eight bytes are those that the entries of a page have in common.
 
 /** Blocks of a filter for `entryCount` ids: 10 bits an id, 1.1 % false positives. */
 export function bloomBlocks(entryCount: number): number {
