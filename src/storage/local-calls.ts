@@ -1,6 +1,6 @@
 /**
- * The system calls of the local driver as one table, so that it can run them blocking or not and tests can make them fail.
- * Plain descriptors, not FileHandle: the driver opens and closes each within one function.
+ * The system calls of the local driver as one table, so that it can run them blocking or not and tests can
+ * make them fail. Plain descriptors, not FileHandle: the driver opens and closes each within one function.
  */
 import fs from 'node:fs'
 import { promisify } from 'node:util'

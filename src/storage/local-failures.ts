@@ -29,7 +29,10 @@ const ERRNOS: Record<string, readonly [code: FailureCode, is: string, must: stri
   ENFILE: ['storage.offline', 'this machine has too many files open', 'raise fs.file-max'],
 }
 
-/** `action` and `name` make the sentence: Cannot <action> "<name>" in <location>: … Bugs and Failures pass unchanged. */
+/**
+ * `action` and `name` make the sentence: Cannot <action> "<name>" in <location>: … Bugs and Failures pass
+ * unchanged.
+ */
 export function localFailure(
   error: unknown,
   doing: { action: string; name: string; location: string },

@@ -38,7 +38,9 @@ export async function confirmRoot(folder: LocalFolder): Promise<void> {
   })
 }
 
-/** Makes the names in a folder durable. Filesystems that cannot (SMB, some FUSE) order names by themselves. */
+/**
+ * Makes the names in a folder durable. Filesystems that cannot (SMB, some FUSE) order names by themselves.
+ */
 export async function syncFolder(
   folder: LocalFolder,
   part: string,

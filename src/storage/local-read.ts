@@ -172,7 +172,7 @@ async function namesIn(folder: LocalFolder, prefix: string): Promise<string[]> {
     if (entry.isDirectory()) names.push(`${name}/`)
     else if (entry.isFile()) names.push(name)
   }
-  // Names are ASCII, so the order of code units is that of bytes; the slash puts a folder where its blobs belong.
+  // Names are ASCII, so the order of code units is that of bytes; the slash puts a folder in its place.
   return names.sort((a, b) => (a < b ? -1 : 1))
 }
 

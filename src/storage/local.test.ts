@@ -153,7 +153,7 @@ describe('`localStore()` files', () => {
 })
 
 describe('`localStore()` and a folder that changes under it', () => {
-  it('says offline, not missing or empty, when its disk is unmounted or another one is in its place', async (context) => {
+  it('says offline, not missing or empty, when its disk is away or replaced', async (context) => {
     const { path, store } = await openPlace(context)
     await store.put('d/x', patternOf(5))
     await rename(path, `${path}-away`)

@@ -1,14 +1,15 @@
 /**
  * The driver of stores in a folder (file://): local disks, and what the system mounts (NFS, SMB, SSHFS).
  *
- * A blob is one read-only file. It is written under a hidden name in its own folder, fsynced, published by link(2), which
- * creates the name or fails, and the folder is fsynced: a reader sees nothing or all, and a power cut loses nothing that
- * was promised. Filesystems without hard links (exFAT, some SMB and FUSE): look, then rename(2); still never a torn blob,
- * but of two puts of one name at the same moment the later replaces the earlier, so `createOnly` says 'check-then-put'.
+ * A blob is one read-only file. It is written under a hidden name in its own folder, fsynced, published by
+ * link(2), which creates the name or fails, and the folder is fsynced: a reader sees nothing or all, and a
+ * power cut loses nothing that was promised. Filesystems without hard links (exFAT, some SMB and FUSE): look,
+ * then rename(2); still never a torn blob, but of two puts of one name at the same moment the later replaces
+ * the earlier, so `createOnly` says 'check-then-put'.
  *
  * Links inside the store are not followed: list() passes over them, put() and get() refuse them.
- * The store's folder is known by device and inode. When something else stands at its path (an unmounted disk), everything
- * that would say "there is no such blob" says storage.offline instead.
+ * The store's folder is known by device and inode. When something else stands at its path (an unmounted
+ * disk), everything that would say "there is no such blob" says storage.offline instead.
  */
 import { constants } from 'node:fs'
 import { dirname, isAbsolute, join } from 'node:path'
@@ -32,7 +33,10 @@ const FOLDER_MODE = 0o700
 const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
 
 export interface LocalStoreOptions {
-  /** Makes the store's folder and its parents. Without it a missing folder is storage.offline: the disk may be unmounted. */
+  /**
+   * Makes the store's folder and its parents. Without it a missing folder is storage.offline: the disk may be
+   * unmounted.
+   */
   readonly create?: boolean
   /** Blocking system calls: less CPU, and the calling thread waits. For worker threads. */
   readonly blocking?: boolean

@@ -1,4 +1,6 @@
-/** A store in this process's memory, for tests: the same promises as on disk, nothing shared with its callers. */
+/**
+ * A store in this process's memory, for tests: the same promises as on disk, nothing shared with its callers.
+ */
 import { type Clock, systemClock } from '../base/clock.ts'
 import {
   assertGet,
@@ -35,7 +37,10 @@ interface MemoryState {
 
 const LOCATION = 'memory:'
 
-/** Opens a store on `disk` (default: an empty one). Keeps no buffer of its callers and hands out none of its own. */
+/**
+ * Opens a store on `disk` (default: an empty one). Keeps no buffer of its callers and hands out none of its
+ * own.
+ */
 export function memoryStore(options: MemoryStoreOptions = {}): BlobStore {
   const state: MemoryState = {
     disk: options.disk ?? new Map(),

@@ -2,7 +2,10 @@
 import { assert } from '../base/failure.ts'
 import { STORE_NAME } from './store.ts'
 
-/** Stops at a name that the program must never have formed; names from outside are parsed before they come here. */
+/**
+ * Stops at a name that the program must never have formed; names from outside are parsed before they come
+ * here.
+ */
 export function assertName(name: string): void {
   assert(STORE_NAME.test(name), `blob name ${JSON.stringify(name)} (must match STORE_NAME)`)
 }

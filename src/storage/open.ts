@@ -11,9 +11,11 @@ export interface OpenStoreOptions {
   readonly blocking?: boolean
 }
 
-const DRIVERS: Record<string, (url: string, options: OpenStoreOptions) => Promise<BlobStore>> = {
-  file: async (url, options) => localStore(pathOfFileUrl(url), options),
-}
+type Driver = (url: string, options: OpenStoreOptions) => Promise<BlobStore>
+
+const DRIVERS = new Map<string, Driver>([
+  ['file', async (url, options) => localStore(pathOfFileUrl(url), options)],
+])
 
 /**
  * Opens the store at `url` (`file:///var/backups/acme`). The caller closes it.
@@ -27,7 +29,7 @@ export async function openStore(url: string, options: OpenStoreOptions = {}): Pr
       : 'write file:// and an absolute path: file:///var/backups/acme'
     throw notStore(JSON.stringify(url), 'it is no URL', must)
   }
-  const open = DRIVERS[scheme]
+  const open = DRIVERS.get(scheme)
   // Not the whole URL: it may hold a password.
   if (open === undefined)
     throw notStore(`"${scheme}:…"`, 'no driver has this scheme', `known: ${knownSchemes()}`)
@@ -35,9 +37,7 @@ export async function openStore(url: string, options: OpenStoreOptions = {}): Pr
 }
 
 function knownSchemes(): string {
-  return Object.keys(DRIVERS)
-    .map((scheme) => `${scheme}://`)
-    .join(', ')
+  return [...DRIVERS.keys()].map((scheme) => `${scheme}://`).join(', ')
 }
 
 /** The absolute path of a file URL; percent-encoded bytes decoded. */

@@ -16,8 +16,8 @@ interface Serving {
 }
 
 /**
- * Answers the calls of a portStore() at the other end until the port closes; then stops what is under way. The store stays
- * the caller's, who closes it. Does not keep the event loop alive: the asking thread does.
+ * Answers the calls of a portStore() at the other end until the port closes; then stops what is under way.
+ * The store stays the caller's, who closes it. Does not keep the event loop alive: the asking thread does.
  */
 export function servePort(store: BlobStore, port: MessagePort): void {
   const serving: Serving = { store, port, calls: new Map(), lists: new Map() }

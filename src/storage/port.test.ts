@@ -41,7 +41,7 @@ function hostileOverMemory(...rules: HostileRule[]) {
   return hostileStore(memoryStore(), { rules })
 }
 
-it('`portStore()` tells location and capabilities of the served store, and closes without closing it', async () => {
+it('`portStore()` shows the served store, and leaves it open when it is closed', async () => {
   const inner = memoryStore()
   const store = await overPort(inner)
   assert.equal(store.location, inner.location)
@@ -88,7 +88,7 @@ it('`portStore()` uses the buffers of its puts again', async () => {
   const store = await overPort({
     ...memoryStore(),
     put(_name, bytes) {
-      // A transferred buffer is a new object each time; a mark in its unused tail shows that the memory is the same.
+      // A transferred buffer is a new object each time: a mark in its unused tail tells it.
       const tail = new Uint8Array(bytes.buffer, bytes.byteLength)
       if (tail[0] === 77) buffers.add(bytes.buffer)
       return Promise.resolve('created')

@@ -1,10 +1,10 @@
 /**
- * A store at the other end of a MessagePort: for worker threads, when a store cannot be opened in each of them.
- * This is the asking side; port-server.ts answers. Both run in one process and trust each other.
+ * A store at the other end of a MessagePort: for worker threads, when a store cannot be opened in each of
+ * them. This is the asking side; port-server.ts answers. Both run in one process and trust each other.
  *
- * Bytes cross without a copy by the clone algorithm: a put's bytes are copied once into a buffer that is transferred, comes
- * back with the answer and is used again (the caller keeps its own, as put() promises); bytes in a SharedArrayBuffer are
- * not copied at all; what get() returns is transferred.
+ * Bytes cross without a copy by the clone algorithm: a put's bytes are copied once into a buffer that is
+ * transferred, comes back with the answer and is used again (the caller keeps its own, as put() promises);
+ * bytes in a SharedArrayBuffer are not copied at all; what get() returns is transferred.
  */
 import type { MessagePort } from 'node:worker_threads'
 import { Failure } from '../base/failure.ts'
@@ -40,9 +40,9 @@ interface PortState {
 }
 
 /**
- * The store that the other side of `port` serves with servePort(). Takes the port over: close() closes it, and leaves the
- * served store open. Keeps the event loop alive only while calls are under way.
- * When the serving side ends, all calls fail with storage.offline.
+ * The store that the other side of `port` serves with servePort(). Takes the port over: close() closes it,
+ * and leaves the served store open. Keeps the event loop alive only while calls are under way. When the
+ * serving side ends, all calls fail with storage.offline.
  */
 export async function portStore(port: MessagePort, options: PortStoreOptions = {}): Promise<BlobStore> {
   const state: PortState = {
@@ -147,7 +147,10 @@ interface AskOptions {
   readonly isTransferred?: boolean
 }
 
-/** One call: waits for its turn, sends it, resolves with the answer. `call` as a function is made when its turn has come. */
+/**
+ * One call: waits for its turn, sends it, resolves with the answer. `call` as a function is made when its
+ * turn has come.
+ */
 async function ask<T extends PortValue>(
   state: PortState,
   call: PortCall | (() => PortCall),

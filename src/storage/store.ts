@@ -2,7 +2,8 @@
  * The port of stores: named, write-once blobs. Knows names and bytes only; no keys, packs or snapshots.
  *
  * Names match STORE_NAME (lower-case, `/` between parts). What every driver promises is proven by
- * test/contract/store-contract.ts; what only some can do is a value in `capabilities`, never an optional method.
+ * test/contract/store-contract.ts; what only some can do is a value in `capabilities`, never an optional
+ * method.
  */
 
 /** Names of blobs: parts of [a-z0-9._-] (no leading dot) joined by `/`; at most 512 bytes. */
@@ -37,7 +38,10 @@ export interface ReadOptions {
 export interface BlobStore {
   /** For messages: the place without secrets, such as `file:///var/backups/acme`. */
   readonly location: string
-  /** A URL from which a worker thread can open the same store by itself, or undefined if only this thread can use it. */
+  /**
+   * A URL from which a worker thread can open the same store by itself, or undefined if only this thread can
+   * use it.
+   */
   readonly workerUrl: string | undefined
   readonly capabilities: StoreCapabilities
 
@@ -45,18 +49,24 @@ export interface BlobStore {
    * Creates the blob if the name is free. Durable (data and name) when it resolves.
    * The buffer is the caller's again only after the promise settles.
    * `identical`: the name already holds exactly these bytes, so retries are safe.
-   * Fails: storage.exists (other bytes there), storage.full, storage.readonly, storage.denied, storage.offline.
-   * After a failure no reader ever sees a part of the blob.
+   * Fails: storage.exists (other bytes there), storage.full, storage.readonly, storage.denied,
+   * storage.offline. After a failure no reader ever sees a part of the blob.
    */
   put(name: string, bytes: Uint8Array, options?: { signal?: AbortSignal }): Promise<'created' | 'identical'>
 
-  /** Exactly the asked bytes (default: the whole blob). Fails: storage.missing, storage.short, storage.offline. */
+  /**
+   * Exactly the asked bytes (default: the whole blob). Fails: storage.missing, storage.short,
+   * storage.offline.
+   */
   get(name: string, options?: ReadOptions): Promise<Uint8Array>
 
   /** undefined if there is none. */
   stat(name: string): Promise<BlobStat | undefined>
 
-  /** All blobs whose name starts with `prefix` (which ends in `/` or is empty), in ascending byte order of name. */
+  /**
+   * All blobs whose name starts with `prefix` (which ends in `/` or is empty), in ascending byte order of
+   * name.
+   */
   list(prefix: string): AsyncIterable<BlobStat>
 
   /** Durable when it resolves. */

@@ -12,7 +12,9 @@ import { assertLikeMap } from './store-model.ts'
 /** An opened, empty store. */
 export interface StoreUnderTest {
   readonly store: BlobStore
-  /** Another opening of the same place, as another process would have. Absent: openings cannot share a place. */
+  /**
+   * Another opening of the same place, as another process would have. Absent: openings cannot share a place.
+   */
   readonly reopen?: () => Promise<BlobStore>
   /** Removes the place; called after each test, the store already closed. */
   readonly remove?: () => Promise<void>
@@ -91,7 +93,7 @@ function testPut(place: () => StoreUnderTest): void {
     assert.equal(await store.put('a/b', patternOf(3_000_000)), 'identical')
   })
 
-  it('`put()` of other bytes fails and keeps the first: shorter, longer, and one flipped bit at the end', async () => {
+  it('`put()` of other bytes fails and keeps the first: shorter, longer, one bit flipped', async () => {
     const { store } = place()
     const first = patternOf(3_000_000)
     const flipped = patternOf(3_000_000)
@@ -186,7 +188,9 @@ const REFUSED_NAMES = [
   'x'.repeat(513),
 ]
 
-/** 20 puts of different bytes: one wins; whoever lost is told so; the bytes are those of the winner, whole. */
+/**
+ * 20 puts of different bytes: one wins; whoever lost is told so; the bytes are those of the winner, whole.
+ */
 async function raceForName(name: string, stores: readonly BlobStore[]): Promise<void> {
   const puts = Array.from({ length: 20 }, (_, at) => {
     const store = stores[at % stores.length]
@@ -334,7 +338,7 @@ function testList(place: () => StoreUnderTest, sizes: ContractSizes): void {
     assert.deepEqual(await namesOf(store, 'ab/c/'), [])
   })
 
-  it('`list()` is in byte order of the full name, where a slash comes after - and . and before 0', async () => {
+  it('`list()` is in byte order of full names: a slash comes after - and . and before 0', async () => {
     const { store } = place()
     const names = [
       '0',

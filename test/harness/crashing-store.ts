@@ -1,5 +1,5 @@
 /**
- * A store whose process dies at a chosen write, so that a test can try every point at which a flow can be cut:
+ * A store whose process dies at a chosen write, for tests that try every point where a flow can be cut:
  *
  *   for (let at = 0; ; at++) {
  *     const disk = new Map()
@@ -19,7 +19,7 @@ export class StoreCrash extends Error {
 export interface CrashPlan {
   /** Which put or delete is cut, from 0. */
   readonly at: number
-  /** The cut put leaves the first half of its bytes; else nothing. Drivers promise that this cannot be: a test of distrust. */
+  /** The cut put leaves the first half of its bytes; else nothing. Our drivers promise that this cannot be. */
   readonly torn?: boolean
 }
 
@@ -29,7 +29,7 @@ export interface CrashingStore extends BlobStore {
   readonly crashed: boolean
 }
 
-/** From the cut on, every call of this opening but close() throws StoreCrash; what is in `inner` stays as it is. */
+/** From the cut on, every call of this opening but close() throws StoreCrash; `inner` stays as it is. */
 export function crashingStore(inner: BlobStore, plan: CrashPlan): CrashingStore {
   let operations = 0
   let crashed = false
@@ -91,7 +91,10 @@ export function crashingStore(inner: BlobStore, plan: CrashPlan): CrashingStore 
   }
 }
 
-/** Runs a flow; false if it ended by the crash. Every other error passes: a flow may not turn a crash into one. */
+/**
+ * Runs a flow; false if it ended by the crash. Every other error passes: a flow may not turn a crash into
+ * one.
+ */
 export async function endsBeforeCrash(flow: () => Promise<unknown>): Promise<boolean> {
   try {
     await flow()

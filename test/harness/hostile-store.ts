@@ -1,6 +1,7 @@
 /**
- * A store that misbehaves as told: it fails, lies, cuts and flips what it returns, hangs, is slow, loses acknowledgements.
- * The same plan and the same order of calls give the same tricks; chance comes from the plan's seed.
+ * A store that misbehaves as told: it fails, lies, cuts and flips what it returns, hangs, is slow, loses
+ * acknowledgements. The same plan and the same order of calls give the same tricks; chance comes from the
+ * plan's seed.
  */
 import { Failure, type FailureCode } from '../../src/base/failure.ts'
 import type { BlobStat, BlobStore } from '../../src/storage/store.ts'
@@ -12,8 +13,10 @@ type Trick =
   | { readonly kind: 'fail'; readonly code: FailureCode }
   /** Does it, then throws as if no answer had come (default storage.offline). */
   | { readonly kind: 'lose-answer'; readonly code?: FailureCode }
-  /** put: says created and stores nothing · get: missing · stat: undefined · delete: says deleted and keeps it ·
-   *  list: leaves out the blobs that the rule's `name` fits. */
+  /**
+   * put: says created and stores nothing · get: missing · stat: undefined · delete: says deleted and keeps it ·
+   * list: leaves out the blobs that the rule's `name` fits.
+   */
   | { readonly kind: 'lie' }
   /** put: stores the first half and throws storage.offline. */
   | { readonly kind: 'tear' }

@@ -1,4 +1,7 @@
-/** What tests of the local driver share: system calls that are watched or fail, the true content of a folder, other users. */
+/**
+ * What tests of the local driver share: system calls that are watched or fail, the true content of a folder,
+ * other users.
+ */
 import { readdir } from 'node:fs/promises'
 import { type LocalCalls, poolCalls } from '../../src/storage/local-calls.ts'
 
@@ -48,7 +51,10 @@ export async function filesBelow(path: string): Promise<string[]> {
   return names.toSorted()
 }
 
-/** Runs with the rights of a user who is not root, also when the tests are root's. Nothing else may run meanwhile. */
+/**
+ * Runs with the rights of a user who is not root, also when the tests are root's. Nothing else may run
+ * meanwhile.
+ */
 export async function asPlainUser<T>(work: () => Promise<T>): Promise<T> {
   if (process.getuid?.() !== 0) return work()
   process.seteuid?.(65_534)
