@@ -205,6 +205,11 @@ export function recipientId(age: string): string {
   return sha256(age).subarray(0, 8).toString('hex')
 }
 
+/** Whether a shop, writer or recipient may be called so. */
+export function isKeyName(text: string): boolean {
+  return name.safeParse(text).success
+}
+
 /** `config/<n>` */
 export function configName(n: number): string {
   return `config/${n}`

@@ -1,0 +1,153 @@
+/**
+ * The signed configs of a repository in its store: reading the one that counts, and putting the next one.
+ * Their fields are src/format/config.ts; what changes them is key-changes.ts.
+ */
+import { Failure, isFailure } from '../base/failure.ts'
+import { configName, configNumber, parseConfig } from '../format/config.ts'
+import type { Config } from '../format/config.ts'
+import { publicKeyOf } from '../format/curve-keys.ts'
+import {
+  decodeSigned,
+  encodeSigned,
+  peekRepository,
+  SIGNED_BYTES_MAX,
+  verifySigned,
+} from '../format/signed.ts'
+import type { BlobStore } from '../storage/store.ts'
+
+/** Lost races after which a change of the config gives up. */
+export const CONFIG_ATTEMPTS_MAX = 8
+/** Predecessors that one reading follows back to the remembered config. */
+const CHAIN_LENGTH_MAX = 10_000
+
+/** A config whose signature was checked. */
+export interface OpenConfig {
+  readonly config: Config
+  /** SHA-256 of the object, hex: with `config.n`, what a host remembers. */
+  readonly sha256: string
+}
+
+/** The highest config that a host has seen. */
+export interface KnownConfig {
+  readonly n: number
+  readonly sha256: string
+}
+
+interface ConfigPlace {
+  readonly n: number
+  readonly bytes: number
+}
+
+export interface ReadConfigOptions {
+  /** Repository id of the credential, hex. */
+  readonly repository?: string
+  /** Authority's public key of the credential, hex. Without it the config vouches for itself. */
+  readonly authority?: string
+  readonly known?: KnownConfig
+  readonly signal?: AbortSignal
+}
+
+/**
+ * The highest config of the store, verified; with `known`, also that it follows from the remembered one.
+ * Fails: repo.missing, repo.foreign, repo.forged, repo.newer, repo.corrupt, repo.rolledback.
+ */
+export async function readConfig(store: BlobStore, options: ReadConfigOptions = {}): Promise<OpenConfig> {
+  const highest = await highestConfig(store)
+  const { known } = options
+  if (highest === undefined) {
+    if (known !== undefined) throw rolledBack(store, known, 'it holds no config at all')
+    const message = `Cannot open the repository in ${store.location}: there is none`
+    throw new Failure('repo.missing', message, { facts: { store: store.location } })
+  }
+  const open = await readConfigNumber(store, highest, options)
+  if (known !== undefined) await checkConfigFollows(store, open, known, options)
+  return open
+}
+
+/** Number and size of the highest config, or undefined if there is none. */
+async function highestConfig(store: BlobStore): Promise<ConfigPlace | undefined> {
+  let highest: ConfigPlace | undefined
+  for await (const { name, bytes } of store.list('config/')) {
+    const n = configNumber(name)
+    if (n !== undefined && n > (highest?.n ?? 0)) highest = { n, bytes }
+  }
+  return highest
+}
+
+/** Signs and puts a config under its own number; false if that number is taken. Fails: as put(). */
+export async function putConfig(
+  store: BlobStore,
+  config: Config,
+  authoritySeed: Buffer,
+): Promise<OpenConfig | false> {
+  const name = configName(config.n)
+  const place = { kind: 'config', repository: config.repository, name } as const
+  // What is never readable is never written.
+  const bytes = encodeSigned({ ...place, payload: parseConfig(config, name) }, authoritySeed)
+  const object = decodeSigned(bytes, place)
+  verifySigned(object, publicKeyOf('ed25519', authoritySeed))
+  try {
+    await store.put(name, bytes)
+  } catch (error) {
+    if (isFailure(error, 'storage.exists')) return false
+    throw error
+  }
+  return { config, sha256: object.sha256 }
+}
+
+async function readConfigNumber(
+  store: BlobStore,
+  { n, bytes: size }: ConfigPlace,
+  options: ReadConfigOptions,
+): Promise<OpenConfig> {
+  const name = configName(n)
+  if (size > SIGNED_BYTES_MAX) {
+    throw new Failure('repo.corrupt', `Cannot read ${name}: it has ${size} bytes`, { facts: { what: name } })
+  }
+  const bytes = await store.get(name, options.signal === undefined ? {} : { signal: options.signal })
+  const repository = options.repository ?? peekRepository(bytes, name)
+  const object = decodeSigned(bytes, { kind: 'config', repository, name })
+  if (options.authority !== undefined) verifySigned(object, Buffer.from(options.authority, 'hex'))
+  const config = parseConfig(object.payload, name)
+  verifySigned(object, Buffer.from(config.authority, 'hex'))
+  if (config.n !== n || config.repository !== repository) {
+    const message = `Cannot trust ${name}: its payload is that of ${configName(config.n)} of another place`
+    throw new Failure('repo.forged', message, { facts: { name } })
+  }
+  return { config, sha256: object.sha256 }
+}
+
+/** Follows `previous` from `open` back to `known`. Fails: repo.rolledback, repo.corrupt, repo.forged. */
+async function checkConfigFollows(
+  store: BlobStore,
+  open: OpenConfig,
+  known: KnownConfig,
+  options: ReadConfigOptions,
+): Promise<void> {
+  const { n } = open.config
+  if (n < known.n) throw rolledBack(store, known, `its highest config is ${n}`)
+  if (n - known.n > CHAIN_LENGTH_MAX) {
+    throw new Failure('repo.corrupt', `Cannot follow config/${n} back to config/${known.n}: too far`, {
+      facts: { n },
+    })
+  }
+  let at = open
+  while (at.config.n > known.n) {
+    const stat = await store.stat(configName(at.config.n - 1))
+    if (stat === undefined) {
+      const message = `Cannot follow config/${n} back to config/${known.n}: config/${at.config.n - 1} is missing`
+      throw new Failure('repo.corrupt', message, { facts: { n: at.config.n - 1 } })
+    }
+    const before = await readConfigNumber(store, { n: at.config.n - 1, bytes: stat.bytes }, options)
+    if (before.sha256 !== at.config.previous) {
+      throw rolledBack(store, known, `config/${at.config.n} does not follow config/${before.config.n}`)
+    }
+    at = before
+  }
+  if (at.sha256 !== known.sha256) throw rolledBack(store, known, `its config/${known.n} is another one`)
+}
+
+function rolledBack(store: BlobStore, known: KnownConfig, is: string): Failure {
+  const message = `Cannot trust the repository in ${store.location}: ${is} (this host has seen config/${known.n})`
+  return new Failure('repo.rolledback', message, { facts: { store: store.location, known: known.n } })
+}
