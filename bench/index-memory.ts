@@ -1,112 +1,135 @@
 /**
- * Child process of the bench: how much memory the chunk index holds for 4 million chunks. Fills the index of
- * src/repo/chunk-index.ts run by run, as a repository of 4 TB would, looks chunks up, collects garbage, and
- * prints one line of JSON: what the process holds then beyond what it held before the first chunk.
- * Run: node --expose-gc bench/index-memory.ts FOLDER [CHUNKS] [MODULE]
+ * Child process of the bench: how much memory the chunk index holds for 4 million chunks.
+ *
+ * `fill` makes the sorted runs of a lineage, merged as the index merges them. `hold` opens them in a process
+ * of its own, as a backup with two workers does: three threads' readers and two full session tables. It looks
+ * chunks up, collects garbage, and prints as JSON what the process holds beyond what it held before
+ * the first one, compiled code and uncollected heap included: an upper bound.
+ *
+ * Run: node --expose-gc bench/index-memory.ts fill|hold FOLDER CHUNKS
  */
-import { resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
+import { createHash } from 'node:crypto'
+import {
+  encodeIndexPacks,
+  INDEX_ENTRY_BYTES,
+  putIndexEntry,
+  sortIndexEntries,
+} from '../src/format/index-run.ts'
+import {
+  attachIndex,
+  beginSession,
+  claimChunk,
+  detachIndex,
+  isSessionFilling,
+  lookupChunk,
+  openIndex,
+  refreshIndex,
+  rotateSession,
+  type ChunkIndex,
+  type RunReference,
+  type SharedIndex,
+} from '../src/repo/chunk-index.ts'
+import { addRunEntries, beginRun, closeRun, finishRun } from '../src/repo/run-builder.ts'
 import { createNoise, draw, noiseBytes } from './data/noise.ts'
 import type { IndexMemory } from './measures/index-memory.ts'
 
-/**
- * What this bench knows of the index: a run is entries sorted by id, the index answers where a chunk lies.
- */
-interface ChunkIndexModule {
-  openChunkIndex(options: { folder: string }): unknown
-  addIndexRun(index: unknown, entries: Iterable<IndexEntry>): unknown
-  findChunk(index: unknown, id: Uint8Array): unknown
-  closeChunkIndex(index: unknown): unknown
-}
-
-interface IndexEntry {
-  id: Uint8Array
-  pack: Uint8Array
-  number: number
-  bytes: number
-}
-
 const idBytes = 32
+/** Ids are made in blocks: what asks the index must not leave garbage to be counted as the index. */
+const blockBytes = 1 << 20
 const runChunks = 100_000
-const packChunks = 64
+const packChunks = 16
 const lookupCount = 100_000
+const threadCount = 3
 
-const [folder, chunkText = '4000000', modulePath = 'src/repo/chunk-index.ts'] = process.argv.slice(2)
-if (folder === undefined) throw new Error('Cannot measure without a folder for the index')
-if (globalThis.gc === undefined) throw new Error('Cannot measure without --expose-gc')
-const loaded = await loadModule(modulePath)
-const report = await measureIndex(loaded, { folder, chunks: Number(chunkText) })
-process.stdout.write(`${JSON.stringify(report)}\n`)
+const [step, folder = '', chunkText] = process.argv.slice(2)
+const chunks = Number(chunkText)
+if (step === 'fill') await openIndex({ folder, runs: lineage(chunks), build: buildRunFile })
+else if (step === 'hold') process.stdout.write(`${JSON.stringify(await holdIndex(folder, chunks))}\n`)
+else throw new Error('Cannot measure without a step: fill or hold')
 
-async function measureIndex(
-  module: ChunkIndexModule,
-  size: { folder: string; chunks: number },
-): Promise<IndexMemory> {
+async function holdIndex(folder: string, chunks: number): Promise<IndexMemory> {
   const before = residentBytes()
-  const index = await module.openChunkIndex({ folder: size.folder })
-  for (let run = 0; run * runChunks < size.chunks; run++) {
-    const count = Math.min(runChunks, size.chunks - run * runChunks)
-    await module.addIndexRun(index, runEntries(run, count))
-  }
-  const known = createNoise('index lookups')
-  const runCount = Math.ceil(size.chunks / runChunks)
-  const started = performance.now()
-  for (let run = 0; run < Math.min(runCount, 10); run++) {
-    const ids = runIds(run, Math.min(runChunks, size.chunks - run * runChunks))
-    for (let lookup = 0; lookup < lookupCount / 10; lookup++) {
-      const found = await module.findChunk(index, idAt(ids, draw(known, 0, ids.length / idBytes - 1)))
-      if (found === undefined) throw new Error('Cannot trust the index: a chunk that was added is not found')
-    }
-  }
-  const seconds = (performance.now() - started) / 1000
-  for (let lookup = 0; lookup < lookupCount; lookup++) {
-    const found = await module.findChunk(index, noiseBytes(known, idBytes))
-    if (found !== undefined) throw new Error('Cannot trust the index: it finds a chunk that was never added')
-  }
+  const runs = lineage(chunks)
+  const shared = await openIndex({ folder, runs, build: refuseToBuild })
+  const indexes = Array.from({ length: threadCount }, () => attachIndex(shared))
+  fillSession(indexes, shared)
+  const lookupsPerSecond = Math.max(...indexes.map((index) => lookUp(index, runs.length - 1)))
   const after = residentBytes()
   const peakBytes = process.resourceUsage().maxRSS * 1024 - before
-  await module.closeChunkIndex(index)
-  const lookupsPerSecond = Math.round(Math.min(lookupCount, size.chunks) / seconds)
-  return { chunks: size.chunks, residentBytes: after - before, peakBytes, lookupsPerSecond }
+  for (const index of indexes) detachIndex(index)
+  return { chunks, residentBytes: after - before, peakBytes, lookupsPerSecond }
 }
 
-/** Ids of a run, random as keyed hashes are, sorted. The same run has the same ids. */
-function runIds(run: number, count: number): Buffer {
-  const noise = createNoise(`index run ${run}`)
-  const ids = Array.from({ length: count }, () => noiseBytes(noise, idBytes))
-  return Buffer.concat(ids.toSorted((a, b) => Buffer.compare(a, b)))
+/** Two tables of claims, the most that a session holds. */
+function fillSession(indexes: ChunkIndex[], opened: SharedIndex): void {
+  const noise = createNoise('index session')
+  const claimUntilFilling = (shared: SharedIndex) => {
+    for (const index of indexes) refreshIndex(index, shared)
+    for (let number = 0; !isSessionFilling(shared);) {
+      const ids = noiseBytes(noise, blockBytes)
+      for (let at = 0; at < blockBytes; at += idBytes, number++) {
+        const index = indexes[number % threadCount]
+        if (index !== undefined) claimChunk(index, ids.subarray(at, at + idBytes), number, 0)
+      }
+    }
+  }
+  const first = beginSession(opened)
+  claimUntilFilling(first)
+  claimUntilFilling(rotateSession(first))
 }
 
-function* runEntries(run: number, count: number): Generator<IndexEntry> {
-  const ids = runIds(run, count)
-  const packs = createNoise(`packs of run ${run}`)
-  let pack = noiseBytes(packs, idBytes)
-  for (let at = 0; at < count; at++) {
-    if (at % packChunks === 0) pack = noiseBytes(packs, idBytes)
-    yield { id: idAt(ids, at), pack, number: at % packChunks, bytes: 1_048_576 }
+/** Looks up as many chunks that are stored as chunks that are not; gives how many were answered a second. */
+function lookUp(index: ChunkIndex, run: number): number {
+  const known = noiseBytes(createNoise(runName(run)), blockBytes)
+  const unknown = noiseBytes(createNoise('index lookups'), blockBytes)
+  const order = createNoise('index lookup order')
+  const started = performance.now()
+  for (let lookup = 0; lookup < lookupCount / 2; lookup++) {
+    const at = draw(order, 0, blockBytes / idBytes - 1) * idBytes
+    const isFound = lookupChunk(index, known, at) !== undefined
+    const isInvented = lookupChunk(index, unknown, at) !== undefined
+    if (!isFound || isInvented) throw new Error('Cannot trust the index: it misses or invents chunks')
+  }
+  return Math.round((lookupCount * 1000) / (performance.now() - started))
+}
+
+/** The runs of a lineage: 100 000 chunks each, as long sessions and many increments leave them. */
+function lineage(chunks: number): RunReference[] {
+  const runCount = Math.ceil(chunks / runChunks)
+  return Array.from({ length: runCount }, (_, run) => ({ name: runName(run), entryCount: runChunks }))
+}
+
+async function buildRunFile(reference: RunReference, path: string): Promise<void> {
+  const noise = createNoise(reference.name)
+  const entries = Buffer.alloc(reference.entryCount * INDEX_ENTRY_BYTES)
+  for (let at = 0; at < reference.entryCount; at++) {
+    const place = { pack: Math.floor(at / packChunks), chunk: at % packChunks, class: 1 }
+    putIndexEntry(entries, at * INDEX_ENTRY_BYTES, noiseBytes(noise, idBytes), place)
+  }
+  const packs = Array.from({ length: Math.ceil(reference.entryCount / packChunks) }, () => {
+    return { id: noiseBytes(noise, idBytes).toString('hex'), bytes: 16 << 20, chunks: packChunks, kind: 1 }
+  })
+  const builder = beginRun(path, reference.name, reference.entryCount)
+  try {
+    addRunEntries(builder, sortIndexEntries(entries))
+    finishRun(builder, encodeIndexPacks(packs))
+  } finally {
+    closeRun(builder)
   }
 }
 
-function idAt(ids: Buffer, at: number): Uint8Array {
-  return ids.subarray(at * idBytes, (at + 1) * idBytes)
+async function refuseToBuild(run: RunReference): Promise<void> {
+  throw new Error(`Cannot measure an index that is still being made: run ${run.name} is missing`)
+}
+
+/** The name of a run is also the seed of its ids, which are random as keyed hashes are. */
+function runName(run: number): string {
+  return createHash('sha256').update(`index run ${run}`).digest('hex')
 }
 
 /** Resident memory once all that can be collected is. */
 function residentBytes(): number {
-  for (let pass = 0; pass < 4; pass++) globalThis.gc?.()
+  if (globalThis.gc === undefined) throw new Error('Cannot measure without --expose-gc')
+  for (let pass = 0; pass < 4; pass++) globalThis.gc()
   return process.memoryUsage.rss()
-}
-
-/** The path is a value because this file must also be checked where the index is another checkout's. */
-async function loadModule(path: string): Promise<ChunkIndexModule> {
-  const module: unknown = await import(pathToFileURL(resolve(import.meta.dirname, '..', path)).href)
-  if (!isChunkIndexModule(module))
-    throw new Error(`Cannot use ${path}: it does not export what this bench calls`)
-  return module
-}
-
-function isChunkIndexModule(value: unknown): value is ChunkIndexModule {
-  if (typeof value !== 'object' || value === null) return false
-  const names = ['openChunkIndex', 'addIndexRun', 'findChunk', 'closeChunkIndex']
-  return names.every((name) => typeof Reflect.get(value, name) === 'function')
 }

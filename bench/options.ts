@@ -62,7 +62,7 @@ export function parseOptions(argv: string[]): Options | undefined {
   if (values.quick && values.record)
     throw new Error('Cannot record a quick run: leave out --quick or --record')
   const rounds = values.rounds ?? (values.quick ? '1' : '3')
-  return {
+  const options: Options = {
     only: parseOnly(values.only),
     scale: parseNumber('--scale', values.scale ?? (values.quick ? '0.1' : '1'), {
       low: 0.001,
@@ -76,6 +76,15 @@ export function parseOptions(argv: string[]): Options | undefined {
     isRecorded: values.record,
     backstockPath: values.backstock,
   }
+  refuseUnfitRecord(options)
+  return options
+}
+
+/** What the repository keeps as its results must be of its own program, and large enough to judge by. */
+function refuseUnfitRecord(options: Options): void {
+  if (!options.isRecorded) return
+  if (options.scale < 1) throw new Error('Cannot record a run below scale 1: start-up times would decide')
+  if (options.backstockPath !== undefined) throw new Error('Cannot record another backstock than this one')
 }
 
 function parseOnly(text: string | undefined): Set<MeasureName> {

@@ -13,7 +13,8 @@ const sourceName = 'shop'
 /** Builds this checkout, or takes another backstock that is named by its path. */
 export function openBackstock(path: string | undefined): Peer {
   const words = path === undefined ? publishedCommand() : commandOf(resolve(path))
-  return { name: 'backstock', version: versionText(), prepare: (place) => prepare(words, place) }
+  const version = path === undefined ? versionText() : resolve(path)
+  return { name: 'backstock', version, prepare: (place) => prepare(words, place) }
 }
 
 function publishedCommand(): string[] {

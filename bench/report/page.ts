@@ -81,6 +81,7 @@ function indexText(record: BenchRecord): string {
   if (index === null)
     return record.indexMemoryMissing === '' ? '' : `Index memory: ${record.indexMemoryMissing}.`
   const held = `${(index.residentBytes / 1e6).toFixed(1)} MB for ${index.chunks} chunks`
-  const peak = `${(index.peakBytes / 1e6).toFixed(1)} MB at most while it was filled`
-  return `Index memory: ${held}, ${peak}, ${index.lookupsPerSecond} lookups a second.`
+  const peak = `${(index.peakBytes / 1e6).toFixed(1)} MB at most meanwhile`
+  const rate = `${index.lookupsPerSecond} lookups a second`
+  return `Index memory, code and session tables included: ${held}, ${peak}, ${rate}.`
 }
