@@ -14,7 +14,7 @@ import { Failure } from './failure.ts'
 /** A raw path, or an open descriptor. */
 export type PathOrFd = string | number
 
-type Call = (...args: (number | bigint | Buffer | null)[]) => number | bigint
+type Call = (...args: (number | bigint | Buffer)[]) => number | bigint
 
 interface Libc {
   readonly errno: () => number
@@ -22,7 +22,7 @@ interface Libc {
   readonly bind: (prototype: string) => Call
 }
 
-/** Every prototype in use; `void *` takes a Buffer or null. */
+/** Every prototype in use; `void *` takes a Buffer. */
 const PROTOTYPES = {
   listxattr: 'int64_t llistxattr(void *path, void *list, size_t size)',
   flistxattr: 'int64_t flistxattr(int fd, void *list, size_t size)',
@@ -34,6 +34,7 @@ const PROTOTYPES = {
   fremovexattr: 'int fremovexattr(int fd, void *name)',
   lseek: 'int64_t lseek(int fd, int64_t offset, int whence)',
   utimensat: 'int utimensat(int folder, void *path, void *times, int flags)',
+  futimens: 'int futimens(int fd, void *times)',
   mknod: 'int mknod(void *path, uint32_t mode, uint64_t device)',
   flock: 'int flock(int fd, int operation)',
   syncfs: 'int syncfs(int fd)',
@@ -158,7 +159,7 @@ export function setTimes(target: PathOrFd, times: { atime?: bigint; mtime: bigin
   writeTimespec(packed, 16, times.mtime)
   const failed =
     typeof target === 'number'
-      ? callOf('utimensat')(target, null, packed, 0)
+      ? callOf('futimens')(target, packed)
       : callOf('utimensat')(AT_FDCWD, cString(target), packed, AT_SYMLINK_NOFOLLOW)
   if (failed !== 0) throw systemError('utimensat', target)
 }

@@ -1,6 +1,6 @@
 /**
- * Gives an entry its owner, mode, attributes and times back, in the one order that works: chown clears set-id bits
- * and capabilities, chmod rewrites the mask of an ACL, and all of them but the last leave times alone.
+ * Gives an entry its owner, mode, attributes and times back, in the one order that works: chown clears set-id
+ * bits and capabilities, chmod rewrites the mask of an ACL, and all of them but the last leave times alone.
  */
 import { chmodSync, closeSync, constants, fchmodSync, fchownSync, lchownSync, openSync } from 'node:fs'
 import { pathBytes } from '../../base/file-entry.ts'

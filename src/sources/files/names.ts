@@ -1,6 +1,6 @@
 /**
- * The names of one folder in ascending order of bytes. A folder of a million names costs their bytes once, not a
- * million JavaScript strings: beyond one run the names are packed and merged while they are taken.
+ * The names of one folder in ascending order of bytes. A folder of a million names costs their bytes once,
+ * not a million JavaScript strings: beyond one run the names are packed and merged while they are taken.
  */
 import { closeSync, constants, openSync, readdirSync } from 'node:fs'
 import { pathBytes } from '../../base/file-entry.ts'

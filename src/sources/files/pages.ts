@@ -1,7 +1,7 @@
 /**
- * Finds out by content whether a file is a database's file of pages, whose changed pages are worth storing alone.
- * A wrong `0` costs space in increments; a wrong page size costs a little too, never correctness: both kinds of
- * content give back the same bytes.
+ * Finds out by content whether a file is a database's file of pages, whose changed pages are worth storing
+ * alone. A wrong `0` costs space in increments; a wrong page size costs a little too, never correctness: both
+ * kinds of content give back the same bytes.
  */
 
 /** Up to `length` bytes of the file at `offset`; fewer only at its end. */
@@ -18,7 +18,10 @@ const INNODB_PAGE_BYTES = [16384, 8192, 4096, 32768, 65536]
 const INNODB_PAGE_COUNT_MIN = 4
 const INNODB_FSP_HDR = 8
 
-/** Page bytes (4–64 KiB) of a SQLite, PostgreSQL or InnoDB file, or 0. Reads at most 10 pages' worth of samples. */
+/**
+ * Page bytes (4–64 KiB) of a SQLite, PostgreSQL or InnoDB file, or 0. Reads at most 10 pages' worth of
+ * samples.
+ */
 export function detectPageBytes(file: { name: string; size: number }, readAt: ReadAt): number {
   // The smallest of the three kinds is one SQLite page of 512 bytes; below 4 KiB pages have no use.
   if (file.size < PAGE_BYTES_MIN) return 0
@@ -65,8 +68,9 @@ function isPostgresPage(page: Buffer): boolean {
 }
 
 /**
- * FIL header of each page (storage/innobase/include/fil0types.h), big-endian: 4 page number, 24 type, 34 space id.
- * Page 0 is the space header and repeats the id at 38. Sampled pages must bear their own number and that id.
+ * FIL header of each page (storage/innobase/include/fil0types.h), big-endian: 4 page number, 24 type, 34
+ * space id. Page 0 is the space header and repeats the id at 38. Sampled pages must bear their own number and
+ * that id.
  */
 function isInnodbSpace(size: number, pageBytes: number, head: Buffer, readAt: ReadAt): boolean {
   const pageCount = size / pageBytes

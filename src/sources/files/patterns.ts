@@ -1,13 +1,14 @@
 /**
- * Exclude patterns with the meaning of gitignore(5), matched byte by byte as git does: names are raw latin1 strings,
- * so a name that is not UTF-8 is nothing special and `?` is one byte.
+ * Exclude patterns with the meaning of gitignore(5), matched byte by byte as git does: names are raw latin1
+ * strings, so a name that is not UTF-8 is nothing special and `?` is one byte.
  *
- * One difference in where a pattern is anchored, since a backup has several roots: in the configuration a leading
- * `/` is the root of the file system, a `/` in the middle anchors to each backup path, and no `/` matches the name
- * at any depth. In a file found in a folder (`.backstockignore`) both anchors are that folder, as in git.
+ * One difference in where a pattern is anchored, since a backup has several roots: in the configuration a
+ * leading `/` is the root of the file system, a `/` in the middle anchors to each backup path, and no `/`
+ * matches the name at any depth. In a file found in a folder (`.backstockignore`) both anchors are that
+ * folder, as in git.
  *
- * The walk never asks about anything below an excluded folder, so a negated pattern cannot bring back a file whose
- * folder is excluded: that too is git's rule.
+ * The walk never asks about anything below an excluded folder, so a negated pattern cannot bring back a file
+ * whose folder is excluded: that too is git's rule.
  */
 
 /** A compiled pattern. `anchor`: what the subject is taken relative to. */
@@ -30,7 +31,10 @@ export interface PatternSubject {
 /** A pattern list longer than this is a mistake (a list of files belongs into filesFrom). */
 const PATTERN_BYTES_MAX = 65536
 
-/** Compiles lines of raw text; comments and blank lines give nothing. `leadingSlash` is what a leading `/` means. */
+/**
+ * Compiles lines of raw text; comments and blank lines give nothing. `leadingSlash` is what a leading `/`
+ * means.
+ */
 export function compilePatterns(lines: readonly string[], leadingSlash: 'root' | 'path'): Pattern[] {
   const patterns: Pattern[] = []
   for (const line of lines) {
@@ -40,7 +44,10 @@ export function compilePatterns(lines: readonly string[], leadingSlash: 'root' |
   return patterns
 }
 
-/** true: excluded, false: brought back by a negated pattern, undefined: no pattern speaks of it. The last one wins. */
+/**
+ * true: excluded, false: brought back by a negated pattern, undefined: no pattern speaks of it. The last one
+ * wins.
+ */
 export function decideExclude(patterns: readonly Pattern[], subject: PatternSubject): boolean | undefined {
   for (let nth = patterns.length - 1; nth >= 0; nth--) {
     const pattern = patterns[nth]

@@ -1,6 +1,6 @@
 /**
- * The places that a person named, as a tree from `/` down: whole trees (`paths`) and single entries (`filesFrom`),
- * with the folders above them.
+ * The places that a person named, as a tree from `/` down: whole trees (`paths`) and single entries
+ * (`filesFrom`), with the folders above them.
  */
 import { readFileSync } from 'node:fs'
 import { displayName, pathBytes } from '../../base/file-entry.ts'
@@ -26,8 +26,8 @@ export interface PinPlan {
 const SYMLINK_COUNT_MAX = 40
 
 /**
- * Plans the walk to `paths` (raw, absolute). A symlink on the way to a named place is stored as itself, and the real
- * place is walked: restored to `/`, the named path leads to the files again. Fails: usage.invalid.
+ * Plans the walk to `paths` (raw, absolute). A symlink on the way to a named place is stored as itself, and
+ * the real place is walked: restored to `/`, the named path leads to the files again. Fails: usage.invalid.
  */
 export function planPins(paths: readonly string[], singles: readonly string[]): PinPlan {
   const plan: PinPlan = { root: { children: new Map(), kind: 'way' }, problems: [] }

@@ -9,8 +9,8 @@ const O_PATH = 0o10000000
 const FOLDER_FLAGS = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW
 
 /**
- * Calls `use` with a path that the system takes for the raw absolute `path`: the same one if it is short enough,
- * else one that begins at an open folder far down, which is closed afterwards.
+ * Calls `use` with a path that the system takes for the raw absolute `path`: the same one if it is short
+ * enough, else one that begins at an open folder far down, which is closed afterwards.
  */
 export function reachPath<T>(path: string, use: (reachable: string) => T): T {
   if (path.length <= PATH_BYTES_MAX) return use(path)

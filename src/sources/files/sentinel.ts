@@ -1,6 +1,6 @@
 /**
- * Guards against backing up a folder whose disk is not mounted or whose content is gone: an empty tree stored with
- * success would push the good snapshots out of retention.
+ * Guards against backing up a folder whose disk is not mounted or whose content is gone: an empty tree stored
+ * with success would push the good snapshots out of retention.
  */
 import { readFileSync, statSync } from 'node:fs'
 import { displayName, pathBytes } from '../../base/file-entry.ts'
@@ -31,8 +31,8 @@ const SHRINK_SHARE_MAX = 0.5
 const SHRINK_FILES_MIN = 100
 
 /**
- * Returns sentences about paths that are probably not what was meant: a symlink of which only the link is stored.
- * Fails: source.missing.
+ * Returns sentences about paths that are probably not what was meant: a symlink of which only the link is
+ * stored. Fails: source.missing.
  */
 export function guardPaths(guards: readonly GuardedPath[]): string[] {
   const warnings: string[] = []

@@ -21,8 +21,8 @@ const TYPES: Record<number, EntryType> = {
 }
 
 /**
- * Time stamps this close to the moment of reading prove nothing: the file may change again within the same tick
- * of a coarse clock (1 s on old file systems, 2 s on FAT) and keep its stamps.
+ * Time stamps this close to the moment of reading prove nothing: the file may change again within the same
+ * tick of a coarse clock (1 s on old file systems, 2 s on FAT) and keep its stamps.
  */
 const SETTLED_NANOSECONDS = 2_000_000_000n
 
@@ -88,7 +88,10 @@ export function sameStat(a: FileEntry, b: FileEntry): boolean {
   )
 }
 
-/** Whether equal stamps later will prove that the content is what was read from `readStart` (ns since 1970) on. */
+/**
+ * Whether equal stamps later will prove that the content is what was read from `readStart` (ns since 1970)
+ * on.
+ */
 export function isTrusted(entry: FileEntry, readStart: bigint): boolean {
   const settled = readStart - SETTLED_NANOSECONDS
   return entry.mtime <= settled && entry.ctime <= settled

@@ -1,9 +1,9 @@
 /**
  * The folders of a restore target, held open, so that every write goes where the restore root says.
  *
- * A parent folder is opened one component at a time without following symlinks; entries are then reached by name
- * inside the open folder (`/proc/self/fd/N/name`). A symlink planted in the target, even while the restore runs,
- * cannot send a write outside, and paths longer than the system's PATH_MAX work.
+ * A parent folder is opened one component at a time without following symlinks; entries are then reached by
+ * name inside the open folder (`/proc/self/fd/N/name`). A symlink planted in the target, even while the
+ * restore runs, cannot send a write outside, and paths longer than the system's PATH_MAX work.
  */
 import { closeSync, constants, existsSync, mkdirSync, openSync } from 'node:fs'
 import { displayName, pathBytes } from '../../base/file-entry.ts'
@@ -74,9 +74,9 @@ export function syncTarget(target: RestoreTarget): void {
 }
 
 /**
- * A path at which the system finds the entry `path` (raw, relative to the root), its parents opened and made where
- * they are missing. Good until the next call for the same target. Throws a system error: ELOOP or ENOTDIR if a
- * parent is no folder.
+ * A path at which the system finds the entry `path` (raw, relative to the root), its parents opened and made
+ * where they are missing. Good until the next call for the same target. Throws a system error: ELOOP or
+ * ENOTDIR if a parent is no folder.
  */
 export function placeOf(target: RestoreTarget, path: string): string {
   const cut = path.lastIndexOf('/')

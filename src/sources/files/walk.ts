@@ -1,9 +1,11 @@
 /**
- * Walks the file system depth-first and yields every entry that is to be backed up, names of a folder in ascending
- * order of bytes. Synchronous and lazy: it holds the names of the folders it is in and nothing else.
+ * Walks the file system depth-first and yields every entry that is to be backed up, names of a folder in
+ * ascending order of bytes. Synchronous and lazy: it holds the names of the folders it is in and nothing
+ * else.
  *
- * The walk begins at `/`: the folders above a named path come with their real metadata and without the rest of
- * what is in them. A file that goes away while we look was not there; what cannot be read is a problem event.
+ * The walk begins at `/`: the folders above a named path come with their real metadata and without the rest
+ * of what is in them. A file that goes away while we look was not there; what cannot be read is a problem
+ * event.
  */
 import { closeSync, readSync, statSync } from 'node:fs'
 import { pathBytes } from '../../base/file-entry.ts'

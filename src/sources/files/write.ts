@@ -1,10 +1,10 @@
 /**
  * The materialise side of files: creates entries below a restore root and gives them their metadata back.
  *
- * Order: makeEntry() for every entry that is not a regular file, openTarget() → writeTarget()… → finishFile() for
- * those, linkEntry() for the further names of a file, finishFolder() once nothing more is put into a folder.
- * What this user may not do to one entry is a FileProblem and the run goes on; a full or broken disk is a Failure.
- * Paths are raw (latin1) and relative to the restore root.
+ * Order: makeEntry() for every entry that is not a regular file, openTarget() → writeTarget()… → finishFile()
+ * for those, linkEntry() for the further names of a file, finishFolder() once nothing more is put into a
+ * folder. What this user may not do to one entry is a FileProblem and the run goes on; a full or broken disk
+ * is a Failure. Paths are raw (latin1) and relative to the restore root.
  */
 import {
   closeSync,
@@ -42,8 +42,8 @@ const UPDATE_FLAGS = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBL
 const ZEROS = Buffer.alloc(65536)
 
 /**
- * Creates an entry that is not a regular file. All but folders get their metadata here, a folder by finishFolder().
- * Missing parents are made; a folder that exists stays. Fails: restore.failed.
+ * Creates an entry that is not a regular file. All but folders get their metadata here, a folder by
+ * finishFolder(). Missing parents are made; a folder that exists stays. Fails: restore.failed.
  */
 export function makeEntry(target: RestoreTarget, path: string, entry: FileEntry): FileProblem[] {
   if (path === '') return []
@@ -68,9 +68,9 @@ export function makeEntry(target: RestoreTarget, path: string, entry: FileEntry)
 }
 
 /**
- * Opens a regular file to write it: a new one that nobody else can read yet, or with `update` the one that is there,
- * to rewrite what differs. An existing file with several names is never updated in place: the change would reach a
- * name outside the restore. Fails: restore.failed.
+ * Opens a regular file to write it: a new one that nobody else can read yet, or with `update` the one that is
+ * there, to rewrite what differs. An existing file with several names is never updated in place: the change
+ * would reach a name outside the restore. Fails: restore.failed.
  */
 export function openTarget(
   target: RestoreTarget,
@@ -111,7 +111,10 @@ export function clearTarget(file: { fd: number; path: string }, offset: number, 
   }
 }
 
-/** Sets length (a hole at the end included) and metadata and closes the file, whatever happens. Fails: restore.failed. */
+/**
+ * Sets length (a hole at the end included) and metadata and closes the file, whatever happens. Fails:
+ * restore.failed.
+ */
 export function finishFile(file: { fd: number; path: string }, entry: FileEntry): FileProblem[] {
   let closed = false
   try {
@@ -128,8 +131,9 @@ export function finishFile(file: { fd: number; path: string }, entry: FileEntry)
 }
 
 /**
- * Gives a restored file one more name. Metadata belongs to the file and is not set again. A problem means that the
- * name is missing (EMLINK, or a file system without hard links): the caller may write a copy. Fails: restore.failed.
+ * Gives a restored file one more name. Metadata belongs to the file and is not set again. A problem means
+ * that the name is missing (EMLINK, or a file system without hard links): the caller may write a copy. Fails:
+ * restore.failed.
  */
 export function linkEntry(target: RestoreTarget, path: string, existing: string): FileProblem[] {
   try {
