@@ -5,13 +5,13 @@
  * Records stay bytes: a run of four million chunks is one Buffer of 160 MB and no JavaScript object per
  * entry.
  *
- * | entry at | bytes | | pack at | bytes | |
- * |---|---|---|---|---|---|
- * | 0 | 32 | chunk id | 0 | 32 | pack id |
- * | 32 | 4 | pack, place in the run's list | 32 | 4 | bytes of the object |
- * | 36 | 2 | chunk number in the pack | 36 | 4 | chunks |
- * | 38 | 1 | class | 40 | 1 | kind |
- * | 39 | 1 | 0 | 41 | 3 | zeros |
+ * | entry at | bytes |                               | pack at | bytes |                     |
+ * | -------- | ----- | ----------------------------- | ------- | ----- | ------------------- |
+ * | 0        | 32    | chunk id                      | 0       | 32    | pack id             |
+ * | 32       | 4     | pack, place in the run's list | 32      | 4     | bytes of the object |
+ * | 36       | 2     | chunk number in the pack      | 36      | 4     | chunks              |
+ * | 38       | 1     | class                         | 40      | 1     | kind                |
+ * | 39       | 1     | 0                             | 41      | 3     | zeros               |
  *
  * Decoding goes block by block (beginIndexRun, decodeIndexBlock, endIndexRun), so that entries can go to disk
  * as they come. Where runs lie and how they are searched is src/repo/chunk-index.ts.

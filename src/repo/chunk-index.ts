@@ -8,10 +8,10 @@
  * from it with attachIndex() and takes over a newer one with refreshIndex(). The way of a long session:
  *
  * - beginSession: an empty active table.
- * - isSessionFilling: past 70 % load the main thread does rotateSession(). The table becomes `previous`, a
- *   new one is active. It posts the SharedIndex; threads refresh when they come to it.
- * - adoptRun: when all chunks of `previous` are durable in an index run of the repository, and a sorted run
- *   was made of it, that run takes the place of `previous`. So wait until every thread has refreshed and the
+ * - isSessionFilling: past 70 % load the main thread does rotateSession(). The table becomes `previous`, a new
+ *   one is active. It posts the SharedIndex; threads refresh when they come to it.
+ * - adoptRun: when all chunks of `previous` are durable in an index run of the repository, and a sorted run was
+ *   made of it, that run takes the place of `previous`. So wait until every thread has refreshed and the
  *   packs that it had open by then are stored.
  * - compactRuns: keeps the runs at RUNS_MAX by merging small ones.
  *
@@ -38,15 +38,17 @@ import {
 import {
   attachRun,
   detachRun,
-  findInRun,
+  mayHold,
   openRun,
+  probesOf,
   readRunPack,
+  searchRun,
   type RunReader,
   type SortedRun,
 } from './sorted-run.ts'
 
 /** More runs than this are merged: a lookup of an unknown chunk asks every filter. */
-export const RUNS_MAX = 8
+export const RUNS_MAX = 6
 /** Runs merged at once: 256 KiB of memory each. */
 const MERGE_RUNS_MAX = 32
 /** Chunks of a session table: 3 MB a table, two tables at most. */
@@ -302,8 +304,10 @@ export function claimChunk(
 
 function lookupInRuns(index: ChunkIndex, id: Buffer, at: number): ChunkPlace | undefined {
   const { runs } = index.shared
+  const probes = probesOf(id, at)
   for (let place = 0; place < index.readers.length; place++) {
-    const found = findInRun(index.readers[place] as RunReader, id, at)
+    const reader = index.readers[place] as RunReader
+    const found = mayHold(reader.run, probes) ? searchRun(reader, id, at) : undefined
     if (found === undefined) continue
     const { spans } = runs[place] as IndexedRun
     return { pack: packNumber(spans, found.pack), number: found.chunk }

@@ -27,6 +27,7 @@ import {
   PAGE_COUNT_AT,
   PAGE_CRC_AT,
   PAGE_ENTRIES,
+  probesOf,
   readRunPacks,
   RUN_FOOTER_BYTES,
   RUN_MAGIC,
@@ -98,7 +99,7 @@ function addRunEntry(builder: RunBuilder, entries: Buffer, at: number): void {
     builder.fences[page * 2 + 1] = entries.readUInt32BE(at + 4)
   }
   entries.copy(builder.pages, pageAt + inPage * INDEX_ENTRY_BYTES, at, at + INDEX_ENTRY_BYTES)
-  addToBloom(builder.bloom, entries, at)
+  addToBloom(builder.bloom, probesOf(entries, at))
   builder.added++
   if (inPage === PAGE_ENTRIES - 1) sealPage(builder.pages, pageAt, PAGE_ENTRIES)
   if (slot === PAGE_ENTRIES * WRITE_PAGES - 1) append(builder, builder.pages)

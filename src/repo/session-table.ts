@@ -3,11 +3,11 @@
  * once, so that of many threads that meet one chunk exactly one stores it. Open addressing, 24 bytes a slot,
  * no locks.
  *
- * | word | |
- * |---|---|
- * | 0–3 | first 16 bytes of the chunk id; word 0 is taken by compare-and-swap; 0 = free slot |
- * | 4 | pack number |
- * | 5 | 0 while the slot is being written, then chunk number + 1 |
+ * | word |                                                                                    |
+ * | ---- | ---------------------------------------------------------------------------------- |
+ * | 0–3  | first 16 bytes of the chunk id; word 0 is taken by compare-and-swap; 0 = free slot |
+ * | 4    | pack number                                                                        |
+ * | 5    | 0 while the slot is being written, then chunk number + 1                           |
  *
  * A claim is a promise: whoever claims a chunk stores it where the claim says, or fails the session; the
  * others already build on it. Chunk ids are keyed hashes, so 16 bytes tell them apart.

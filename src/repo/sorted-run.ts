@@ -4,14 +4,14 @@
  * in the file. A run is a cache: made from index runs of the repository, checked when opened, made again when
  * damaged.
  *
- * | bytes | |
- * |---|---|
- * | pages × 4096 | 102 entries of 40 bytes (format/index-run.ts), u32 count, 8 zeros, u32 CRC-32 of these |
- * | pages × 8 | fences: first 8 bytes of the first id of each page, as two u32 (high, low) |
- * | blocks × 64 | Bloom filter: 512 bits a block; an id sets 6 bits of one block |
- * | packs × 44 | pack table |
- * | 128 | footer: "BKSTSRUN", u32 version, u32 pages, u32 blocks, u32 packs, u64 entries, name 32 bytes, |
- * | | u32 CRC-32 of fences, of Bloom filter, of packs, zeros, u32 CRC-32 of bytes 0–123 |
+ * | bytes        |                                                                                                |
+ * | ------------ | ---------------------------------------------------------------------------------------------- |
+ * | pages × 4096 | 102 entries of 40 bytes (format/index-run.ts), u32 count, 8 zeros, u32 CRC-32 of these         |
+ * | pages × 8    | fences: first 8 bytes of the first id of each page, as two u32 (high, low)                     |
+ * | blocks × 64  | Bloom filter: 512 bits a block; an id sets 6 bits of one block                                 |
+ * | packs × 44   | pack table                                                                                     |
+ * | 128          | footer: "BKSTSRUN", u32 version, u32 pages, u32 blocks, u32 packs, u64 entries, name 32 bytes, |
+ * |              | u32 CRC-32 of fences, of Bloom filter, of packs, zeros, u32 CRC-32 of bytes 0–123              |
  *
  * Building is run-builder.ts. The filter after Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient
  * Bloom Filters.
@@ -164,7 +164,11 @@ export function detachRun(reader: RunReader): void {
  * filter says so. Fails: repo.corrupt if the file was damaged since it was opened.
  */
 export function findInRun(reader: RunReader, id: Buffer, at: number): RunPlace | undefined {
-  if (!mayHold(reader.run.bloom, id, at)) return undefined
+  return mayHold(reader.run, probesOf(id, at)) ? searchRun(reader, id, at) : undefined
+}
+
+/** findInRun() without asking the filter. */
+export function searchRun(reader: RunReader, id: Buffer, at: number): RunPlace | undefined {
   const { fences, pageCount } = reader.run
   const high = id.readUInt32BE(at)
   const low = id.readUInt32BE(at + 4)
@@ -278,21 +282,34 @@ export function bloomBlocks(entryCount: number): number {
   return Math.max(1, Math.ceil((entryCount * BLOOM_KEY_BITS) / (BLOOM_BLOCK_BYTES * 8)))
 }
 
-/** Adds the id that begins at `at`. */
-export function addToBloom(bloom: Uint32Array, id: Buffer, at: number): void {
-  const base = bloomBase(bloom, id, at)
-  for (const half of [id.readUInt32LE(at + 12), id.readUInt32LE(at + 16)])
+/** What an id asks of every filter: read once a lookup, however many runs there are. */
+export interface BloomProbes {
+  /** Chooses the block. */
+  readonly block: number
+  /** Three bits of nine bits each. */
+  readonly first: number
+  readonly second: number
+}
+
+/** The probes of the id that begins at `at` of `id`. */
+export function probesOf(id: Buffer, at: number): BloomProbes {
+  return { block: id.readUInt32LE(at + 8), first: id.readInt32LE(at + 12), second: id.readInt32LE(at + 16) }
+}
+
+/** Adds an id. */
+export function addToBloom(bloom: Uint32Array, probes: BloomProbes): void {
+  const base = blockAt(bloom, probes.block)
+  for (const half of [probes.first, probes.second])
     for (let bits = half, probe = 0; probe < 3; probe++, bits >>>= 9) {
       const word = base + ((bits >>> 5) & 15)
       bloom[word] = (bloom[word] as number) | (1 << (bits & 31))
     }
 }
 
-function mayHold(bloom: Uint32Array, id: Buffer, at: number): boolean {
-  const base = bloomBase(bloom, id, at)
-  const first = id.readUInt32LE(at + 12)
-  if (!hasThree(bloom, base, first)) return false
-  return hasThree(bloom, base, id.readUInt32LE(at + 16))
+/** Whether the run may hold the id: false is sure, true is wrong for 1.1 % of the ids that it does not hold. */
+export function mayHold({ bloom }: SortedRun, probes: BloomProbes): boolean {
+  const base = blockAt(bloom, probes.block)
+  return hasThree(bloom, base, probes.first) && hasThree(bloom, base, probes.second)
 }
 
 function hasThree(bloom: Uint32Array, base: number, bits: number): boolean {
@@ -305,10 +322,10 @@ function hasThree(bloom: Uint32Array, base: number, bits: number): boolean {
   )
 }
 
-/** First word of the id's block. */
-function bloomBase(bloom: Uint32Array, id: Buffer, at: number): number {
+/** First word of the block that `chooser`, a u32, falls on. */
+function blockAt(bloom: Uint32Array, chooser: number): number {
   const blocks = bloom.length / (BLOOM_BLOCK_BYTES / 4)
-  return Math.floor((id.readUInt32LE(at + 8) * blocks) / 2 ** 32) * (BLOOM_BLOCK_BYTES / 4)
+  return Math.floor((chooser * blocks) / 2 ** 32) * (BLOOM_BLOCK_BYTES / 4)
 }
 
 /** Reads exactly the length of `into`. Fails: repo.corrupt if the file ends before. */
