@@ -120,21 +120,31 @@ export async function addWriter(
   const { domain, epoch, idKey, indexKey } = bundle
   const { meta, data } = configEpoch(bundle)
   const { repository, authority } = kit
-  const open = { type: 'writer', repository, authority, domain, epoch, meta, data } as const
-  const writer: Writer = { ...open, signingSeed, idKey, indexKey }
+  const known = { type: 'writer', repository, authority, domain, epoch, meta, data } as const
+  const writer: Writer = { ...known, signingSeed, idKey, indexKey }
   let saved = false
-  const open = await changeConfig(owner, async ({ config }) => {
-    const isTaken = config.domains.some((each) => each.writer.name === name && each.writer.revoked === null)
-    if (isTaken) throw refused(`a writer "${name}" exists (revoke it first, or choose another name)`)
-    if (config.domains.length >= CONFIG_LIMITS.domains) throw refused('there are too many writers')
-    for (const recipient of config.recipients) await putBundleFor(owner, bundle, recipient)
+  const open = await changeConfig(owner, async (access) => {
+    const domains = await addDomain(owner, access, bundle, name, signingSeed)
     if (!saved) await save(writer)
     saved = true
-    return {
-      domains: [...config.domains, newConfigDomain(bundle, name, publicKeyOf('ed25519', signingSeed))],
-    }
+    return { domains }
   })
   return { open, writer }
+}
+
+/**
+ * Gives the recovery kit a new domain to write to, after its own was revoked.
+ * Fails: usage.invalid (the kit still has an active one, or an active writer has this name).
+ */
+export async function addOwnWriter(owner: Owner, name: string): Promise<OpenConfig> {
+  const bundle = newBundle(randomHex(8))
+  const seed = ownSigningSeed(owner.kit.repository, authoritySeedOf(owner.kit), bundle.domain)
+  return changeConfig(owner, async (access) => {
+    if (ownDomains(access).some((domain) => domain.writer.revoked === null)) {
+      throw refused('the recovery kit has a domain to write to (revoke it first)')
+    }
+    return { domains: await addDomain(owner, access, bundle, name, seed) }
+  })
 }
 
 /**
