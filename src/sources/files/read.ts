@@ -43,13 +43,13 @@ export function openSourceFile(path: string): OpenSourceFile | FileProblem {
   return replaced(path)
 }
 
-/** The ranges of a file that hold data, ascending; the whole file where holes cannot be told. */
-export function dataRanges(fd: number, size: number): DataRange[] {
-  if (size === 0) return []
-  const whole = [{ offset: 0, length: size }]
+/** The ranges of a file from `from` to `size` that hold data, ascending; all of it where holes cannot be told. */
+export function dataRanges(fd: number, size: number, from = 0): DataRange[] {
+  if (size <= from) return []
+  const whole = [{ offset: from, length: size - from }]
   if (!hasPosix()) return whole
   try {
-    return seekRanges(fd, size)
+    return seekRanges(fd, size, from)
   } catch (error) {
     // EINVAL: this file system has no SEEK_DATA. Reading everything is always right.
     if (errnoOf(error) === 'EINVAL') return whole
@@ -57,9 +57,9 @@ export function dataRanges(fd: number, size: number): DataRange[] {
   }
 }
 
-function seekRanges(fd: number, size: number): DataRange[] {
+function seekRanges(fd: number, size: number, from: number): DataRange[] {
   const ranges: DataRange[] = []
-  let at = 0
+  let at = from
   while (at < size) {
     const offset = seekData(fd, at)
     if (offset === undefined || offset >= size) break

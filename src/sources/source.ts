@@ -1,0 +1,39 @@
+/**
+ * The port of sources: one protected thing that can be read at one moment. Knows no repository, chunks or schedule.
+ * A driver is a function returning this record; src/sources/open.ts lists them.
+ */
+import type { FileProblem } from './files/problem.ts'
+import type { WalkEvent } from './files/walk.ts'
+
+/** What the latest snapshot of this source held, for the driver to notice a source that is suddenly gone. */
+export interface SourceBefore {
+  readonly files: number
+  readonly bytes: number
+}
+
+export interface Source {
+  readonly name: string
+  /** As in the configuration: `files`, `postgres`, … */
+  readonly kind: string
+  /**
+   * Begins to read the source at one moment. `before` is undefined when there is no snapshot yet.
+   * Fails: source.missing, source.emptied, source.failed: nothing is stored then.
+   */
+  begin(before: SourceBefore | undefined): Promise<SourceView>
+}
+
+export interface SourceView {
+  /** Raw paths that are backed up, for people. */
+  readonly roots: readonly string[]
+  readonly excludes: readonly string[]
+  /** Entries in walk order (files/walk.ts), read lazily and once. */
+  entries(): Iterable<WalkEvent>
+  /** Page bytes of a database file by its path; −1: look at its content; 0: it is none. */
+  pageBytesOf(path: string): number
+  /** Identity of a file does not count when it is compared with its earlier self (NFS, FUSE). */
+  readonly ignoreInode: boolean
+  /** Names of users and groups by number, for people who restore on another host. */
+  owners(): { readonly users: Readonly<Record<string, string>>; readonly groups: Readonly<Record<string, string>> }
+  /** Ends the reading; also after a failure. Returns what went wrong late. */
+  end(): Promise<readonly FileProblem[]>
+}
