@@ -1,6 +1,6 @@
 /**
- * The port of sources: one protected thing that can be read at one moment. Knows no repository, chunks or schedule.
- * A driver is a function returning this record; src/sources/open.ts lists them.
+ * The port of sources: one protected thing that can be read at one moment. Knows no repository, chunks or
+ * schedule. A driver is a function returning this record; src/sources/open.ts lists them.
  */
 import type { FileProblem } from './files/problem.ts'
 import type { WalkEvent } from './files/walk.ts'
@@ -33,7 +33,10 @@ export interface SourceView {
   /** Identity of a file does not count when it is compared with its earlier self (NFS, FUSE). */
   readonly ignoreInode: boolean
   /** Names of users and groups by number, for people who restore on another host. */
-  owners(): { readonly users: Readonly<Record<string, string>>; readonly groups: Readonly<Record<string, string>> }
+  owners(): {
+    readonly users: Readonly<Record<string, string>>
+    readonly groups: Readonly<Record<string, string>>
+  }
   /** Ends the reading; also after a failure. Returns what went wrong late. */
   end(): Promise<readonly FileProblem[]>
 }

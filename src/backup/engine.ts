@@ -1,0 +1,135 @@
+/**
+ * The equipment of one running backup: index, saver, lanes and the writing of index runs as packs become durable.
+ * tendEngine() is called now and then between batches: every 60 s it writes what is durable into an index run, so that
+ * an interrupted backup can be adopted, and it turns the session table over when that fills.
+ */
+import type { Clock } from '../base/clock.ts'
+import type { ConfigChunking } from '../format/config.ts'
+import {
+  adoptRun, attachIndex, beginSession, compactRuns, detachIndex, isSessionFilling, packIdOf, recordPack, rotateSession,
+  type SharedIndex,
+} from '../repo/chunk-index.ts'
+import { subFolder, type HostFolder } from '../repo/host-folder.ts'
+import { buildSessionRun, dropSessionRun, newRunWriter, writeRun, type AdoptedRuns, type RunWriter } from '../repo/run-writer.ts'
+import { newSaver, type Saver, type StoredPack, type WriterKeys } from '../repo/saver.ts'
+import type { SortedRun } from '../repo/sorted-run.ts'
+import type { BlobStore } from '../storage/store.ts'
+import { newLane, type LaneSettings } from './lane-setup.ts'
+import { closeLanes, flushLanes, newLanes, refreshLanes, type Lanes } from './lanes.ts'
+import type { SegmentResult } from './segment.ts'
+
+const RUN_INTERVAL_MS = 60_000
+
+export interface Engine {
+  readonly saver: Saver
+  readonly lanes: Lanes
+  readonly runs: RunWriter
+  readonly host: HostFolder
+  readonly clock: Clock
+  shared: SharedIndex
+  /** Packs stored since the session table was last turned over. */
+  sinceTurn: StoredPack[]
+  readonly sessionRuns: SortedRun[]
+  lastRun: number
+  /** Set by whoever wants the results of the lanes. */
+  onResults: (results: readonly SegmentResult[]) => void
+}
+
+export interface EngineOptions {
+  readonly store: BlobStore
+  readonly keys: WriterKeys
+  readonly chunking: ConfigChunking
+  /** Opened lineage, with adopted runs. */
+  readonly index: SharedIndex
+  readonly adopted: AdoptedRuns | undefined
+  readonly host: HostFolder
+  readonly clock: Clock
+  /** Worker threads; 0 does all in this thread. */
+  readonly workers: number
+}
+
+export function openEngine(options: EngineOptions): Engine {
+  const { store, keys, chunking, host, clock } = options
+  const shared = beginSession(options.index)
+  const runs = newRunWriter(store, keys, options.adopted)
+  const saver = newSaver(keys, store, attachIndex(shared), (pack) => {
+    takeStored(engine, pack)
+  })
+  const settings: LaneSettings = {
+    sizes: chunking.cdc, runBytes: chunking.pagesRunBytes, inlineBytesMax: chunking.inlineBytesMax,
+  }
+  const lanes = newLanes({
+    count: options.workers,
+    inline: newLane(saver, settings),
+    store,
+    start: () => ({ ...settings, keys, shared: engine.shared, storeUrl: store.workerUrl }),
+    onStored: (pack) => {
+      takeStored(engine, pack)
+    },
+    onResults: (results) => {
+      engine.onResults(results)
+    },
+  })
+  const engine: Engine = {
+    saver, lanes, runs, host, clock, shared,
+    sinceTurn: [], sessionRuns: [], lastRun: clock.elapsed(), onResults: () => undefined,
+  }
+  return engine
+}
+
+/** Keeps the promises of the file header. Fails: as the store's put. */
+export async function tendEngine(engine: Engine): Promise<void> {
+  if (isSessionFilling(engine.shared)) await turnTable(engine)
+  if (engine.clock.elapsed() - engine.lastRun < RUN_INTERVAL_MS) return
+  engine.lastRun = engine.clock.elapsed()
+  await writeRun(engine.runs)
+}
+
+/** Everything saved so far is durable and listed in index runs when it resolves. Fails: as the store's put. */
+export async function flushEngine(engine: Engine): Promise<void> {
+  await flushLanes(engine.lanes)
+  await writeRun(engine.runs)
+}
+
+/** Ends threads and files; also after a failure. */
+export async function closeEngine(engine: Engine): Promise<void> {
+  await closeLanes(engine.lanes)
+  await Promise.allSettled(engine.saver.storing)
+  detachIndex(engine.saver.index)
+  for (const run of engine.sessionRuns) dropSessionRun(run)
+}
+
+/** Pack ids (hex) by their number, '' where no pack has that number. */
+export function packIds(engine: Engine): string[] {
+  const count = Atomics.load(engine.shared.counter, 0)
+  const known = engine.saver.index.packIds
+  const ids: string[] = []
+  for (let number = 0; number < count; number++) ids.push(known.get(number) ?? idInRuns(engine, number))
+  return ids
+}
+
+function idInRuns(engine: Engine, number: number): string {
+  const inRun = engine.shared.runs.some(({ spans }) =>
+    spans.some((span) => number >= span.base && number < span.base + span.count),
+  )
+  return inRun ? packIdOf(engine.saver.index, number) : ''
+}
+
+function takeStored(engine: Engine, pack: StoredPack): void {
+  recordPack(engine.saver.index, pack.number, pack.id)
+  engine.runs.pending.push(pack)
+  engine.sinceTurn.push(pack)
+}
+
+/** Moves the chunks of the full session table into a local run, so that memory stays bounded. */
+async function turnTable(engine: Engine): Promise<void> {
+  engine.shared = rotateSession(engine.shared)
+  refreshLanes(engine.lanes, engine.shared)
+  await flushLanes(engine.lanes)
+  const folder = subFolder(engine.host, 'session')
+  const run = buildSessionRun(folder, engine.sinceTurn)
+  engine.sinceTurn = []
+  engine.sessionRuns.push(run)
+  engine.shared = compactRuns(adoptRun(engine.shared, run), folder)
+  refreshLanes(engine.lanes, engine.shared)
+}

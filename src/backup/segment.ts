@@ -1,0 +1,232 @@
+/**
+ * Saves one segment (up to 64 MiB) of one file: read, cut, hash, look up, compress, seal. Runs in a lane: a worker thread,
+ * or the main thread for small backups. Synchronous I/O on purpose: 3–4.7 times cheaper than fs.promises here.
+ */
+import { closeSync, fstatSync, readSync } from 'node:fs'
+import type { Clock } from '../base/clock.ts'
+import type { FileEntry } from '../base/file-entry.ts'
+import { newWriter } from '../base/bytes.ts'
+import { encodeExtents, NODE_SPAN_BYTES, type ChunkRef, type Extent, type Extents } from '../format/content.ts'
+import type { ChunkClass } from '../format/pack.ts'
+import { cutPoint, type ChunkSizes } from '../repo/chunker.ts'
+import { hasRoom, makeRoom, saveChunkNow, type Saver } from '../repo/saver.ts'
+import { detectPageBytes } from '../sources/files/pages.ts'
+import type { FileProblem } from '../sources/files/problem.ts'
+import { problemOf } from '../sources/files/problem.ts'
+import { dataRanges, openSourceFile, type DataRange } from '../sources/files/read.ts'
+import { entryFromStats, isTrusted, sameStat } from '../sources/files/stat.ts'
+import type { PageSegment } from '../repo/tree-cache.ts'
+import { savePages } from './pages.ts'
+
+/** Decided by looking at the file. */
+export const DETECT_PAGES = -1
+
+export interface SegmentJob {
+  /** The caller's number, given back in the result. */
+  readonly index: number
+  readonly path: string
+  readonly offset: number
+  /** Whether the file is this one segment; else it covers `offset` to `offset` + 64 MiB. */
+  readonly whole: boolean
+  /** Page bytes of a database file, 0 for none, DETECT_PAGES. */
+  readonly pageBytes: number
+  /** The parent's segment, if its content is of class pages. */
+  readonly parent: PageSegment | undefined
+}
+
+export interface SegmentResult {
+  readonly index: number
+  /** Why nothing was saved; the rest is then empty. */
+  readonly problem: FileProblem | undefined
+  /** The file at its opening. */
+  readonly entry: FileEntry | undefined
+  readonly trusted: boolean
+  /** The file was not the same at the end, or ended early. */
+  readonly changed: boolean
+  /** Bytes of the file that were covered from `offset` on. */
+  readonly bytes: number
+  readonly inline: Uint8Array | undefined
+  /** encodeExtents() of what was saved. */
+  readonly extents: Uint8Array | undefined
+  readonly pageBytes: number
+  readonly hashes: Uint8Array | undefined
+  /** Pairs of pack number and chunk number. */
+  readonly marks: readonly number[]
+  readonly bytesRead: number
+  readonly bytesFresh: number
+}
+
+/** One thread's equipment. `window` is reused for every file and bounds what is in memory. */
+export interface Lane {
+  readonly saver: Saver
+  readonly table: Int32Array
+  readonly sizes: ChunkSizes
+  readonly runBytes: number
+  readonly inlineBytesMax: number
+  readonly pageKey: Uint8Array
+  readonly window: Buffer
+  readonly clock: Clock
+}
+
+/** What is being put together for one segment. */
+export interface Draft {
+  readonly chunks: ChunkRef[]
+  readonly extents: Extent[]
+  readonly marks: number[]
+  bytes: number
+  bytesRead: number
+  bytesFresh: number
+  hashes: Uint8Array | undefined
+}
+
+/** Fails only as the store fails; what is wrong with the file is a result. */
+export async function saveSegment(lane: Lane, job: SegmentJob): Promise<SegmentResult> {
+  const readStart = BigInt(Math.floor(lane.clock.now())) * 1_000_000n
+  const open = openSourceFile(job.path)
+  if ('what' in open) return failedSegment(job, open)
+  try {
+    return await saveOpenSegment(lane, job, open, readStart)
+  } catch (error) {
+    if (!isReadError(error)) throw error
+    return failedSegment(job, problemOf(job.path, 'cannot read the file', error))
+  } finally {
+    closeSync(open.fd)
+  }
+}
+
+async function saveOpenSegment(
+  lane: Lane, job: SegmentJob, open: { fd: number; entry: FileEntry }, readStart: bigint,
+): Promise<SegmentResult> {
+  const { fd, entry } = open
+  const end = Math.min(entry.size, job.offset + NODE_SPAN_BYTES)
+  const wanted = Math.max(0, end - job.offset)
+  const draft: Draft = { chunks: [], extents: [], marks: [], bytes: 0, bytesRead: 0, bytesFresh: 0, hashes: undefined }
+  const inline = job.whole && wanted <= lane.inlineBytesMax ? readInline(lane, fd, wanted, draft) : undefined
+  let pageBytes = 0
+  if (inline === undefined && wanted > 0) {
+    pageBytes = job.pageBytes === DETECT_PAGES ? detectPages(lane, fd, entry) : job.pageBytes
+    const ranges = dataRanges(fd, end, job.offset)
+    if (pageBytes > 0) await savePages(lane, draft, { fd, job, end, pageBytes })
+    else await saveRanges(lane, draft, fd, job.offset, end, ranges)
+  }
+  const after = entryFromStats(entry.name, fstatSync(fd, { bigint: true }))
+  return {
+    index: job.index,
+    problem: undefined,
+    entry,
+    trusted: isTrusted(entry, readStart),
+    changed: draft.bytes < wanted || !sameStat(entry, after) || (job.whole && entry.size > end),
+    bytes: draft.bytes,
+    inline,
+    extents: inline === undefined && draft.bytes > 0 ? encodeDraft(draft) : undefined,
+    pageBytes,
+    hashes: draft.hashes,
+    marks: draft.marks,
+    bytesRead: draft.bytesRead,
+    bytesFresh: draft.bytesFresh,
+  }
+}
+
+function failedSegment(job: SegmentJob, problem: FileProblem): SegmentResult {
+  return {
+    index: job.index, problem, entry: undefined, trusted: false, changed: false, bytes: 0, inline: undefined,
+    extents: undefined, pageBytes: 0, hashes: undefined, marks: [], bytesRead: 0, bytesFresh: 0,
+  }
+}
+
+function readInline(lane: Lane, fd: number, wanted: number, draft: Draft): Uint8Array {
+  draft.bytes = readFully(fd, lane.window, 0, wanted, 0)
+  draft.bytesRead = draft.bytes
+  return Uint8Array.from(lane.window.subarray(0, draft.bytes))
+}
+
+function detectPages(lane: Lane, fd: number, entry: FileEntry): number {
+  return detectPageBytes(entry, (offset, length) => {
+    const got = readFully(fd, lane.window, 0, Math.min(length, lane.window.length), offset)
+    return lane.window.subarray(0, got)
+  })
+}
+
+/** Content-defined chunks of each data range; what lies between is a hole. Ends early where the file does. */
+async function saveRanges(
+  lane: Lane, draft: Draft, fd: number, from: number, end: number, ranges: readonly DataRange[],
+): Promise<void> {
+  let at = from
+  for (const range of ranges) {
+    addHole(draft, range.offset - at)
+    const rangeEnd = Math.min(end, range.offset + range.length)
+    at = await saveRange(lane, draft, fd, range.offset, rangeEnd)
+    if (at < rangeEnd) return
+  }
+  addHole(draft, end - at)
+}
+
+async function saveRange(lane: Lane, draft: Draft, fd: number, from: number, end: number): Promise<number> {
+  const { window, sizes, table } = lane
+  let fileAt = from
+  let start = 0
+  let filled = 0
+  for (;;) {
+    const want = Math.min(window.length - filled, end - fileAt)
+    const got = want > 0 ? readFully(fd, window, filled, want, fileAt) : 0
+    const last = got < want || fileAt + got === end
+    filled += got
+    fileAt += got
+    draft.bytesRead += got
+    while (start < filled) {
+      const cut = cutPoint(window, start, filled, sizes, table)
+      if (cut === filled && !last && cut - start < sizes.maxBytes) break
+      await addChunk(lane, draft, 'data', window.subarray(start, cut))
+      start = cut
+    }
+    if (last) return fileAt
+    window.copyWithin(0, start, filled)
+    filled -= start
+    start = 0
+  }
+}
+
+/** Saves `bytes` as one chunk and appends the extent that is the whole of it. */
+export async function addChunk(lane: Lane, draft: Draft, kind: ChunkClass, bytes: Uint8Array): Promise<void> {
+  const ref = await saveRef(lane, draft, kind, bytes)
+  draft.extents.push({ length: bytes.length, ref, offset: 0 })
+  draft.bytes += bytes.length
+}
+
+/** Saves `bytes` as one chunk of the draft and returns its ref (place in `chunks`, from 1). */
+export async function saveRef(lane: Lane, draft: Draft, kind: ChunkClass, bytes: Uint8Array): Promise<number> {
+  if (!hasRoom(lane.saver, kind, bytes.length)) await makeRoom(lane.saver, kind)
+  const saved = saveChunkNow(lane.saver, kind, bytes)
+  draft.chunks.push({ id: saved.id, bytes: bytes.length })
+  draft.marks.push(saved.pack, saved.number)
+  if (saved.fresh) draft.bytesFresh += bytes.length
+  return draft.chunks.length
+}
+
+export function addHole(draft: Draft, length: number): void {
+  if (length <= 0) return
+  draft.extents.push({ length, ref: 0, offset: 0 })
+  draft.bytes += length
+}
+
+function encodeDraft(extents: Extents): Uint8Array {
+  const writer = newWriter(extents.chunks.length * 40 + extents.extents.length * 6 + 16)
+  encodeExtents(writer, extents)
+  return Uint8Array.from(writer.bytes.subarray(0, writer.length))
+}
+
+/** Reads until `length` bytes are there or the file ends; returns how many. Throws the system's error. */
+export function readFully(fd: number, into: Buffer, at: number, length: number, offset: number): number {
+  let got = 0
+  while (got < length) {
+    const read = readSync(fd, into, at + got, length - got, offset + got)
+    if (read === 0) break
+    got += read
+  }
+  return got
+}
+
+/** Whether a system call on the file failed, as opposed to the store (Failure) or a bug. */
+function isReadError(error: unknown): boolean {
+  return error instanceof Error && 'syscall' in error && (error.syscall === 'read' || error.syscall === 'lseek')
+}

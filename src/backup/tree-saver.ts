@@ -1,0 +1,327 @@
+/**
+ * Saves a walk as a tree: unchanged files are taken over from the parent, the others go to the lanes in batches, and
+ * entries reach the tree builder and the new cache in walk order. What is under way is a queue of bounded length, so a
+ * folder of a million files costs no more memory than one of a thousand.
+ */
+import type { FileEntry } from '../base/file-entry.ts'
+import { Failure } from '../base/failure.ts'
+import { NODE_SPAN_BYTES } from '../format/content.ts'
+import { ENTRY_FLAGS, type TreeEntry } from '../format/tree.ts'
+import { addEntry, enterDirectory, leaveDirectory, newTreeBuilder, type TreeBuilder } from '../repo/tree-builder.ts'
+import { appendRecord, type CacheRecord, type CacheWriter, type PageSegment } from '../repo/tree-cache.ts'
+import { saveChunk, type Saver } from '../repo/saver.ts'
+import type { FileProblem } from '../sources/files/problem.ts'
+import { problemOf } from '../sources/files/problem.ts'
+import { readXattrs, sameStat } from '../sources/files/stat.ts'
+import type { WalkEvent } from '../sources/files/walk.ts'
+import { finishFile } from './file-item.ts'
+import { nextResults, submitBatch, type Lanes } from './lanes.ts'
+import type { Marks } from './marks.ts'
+import { markPairs } from './marks.ts'
+import { enterParent, findParent, leaveParent, type ParentCursor } from './parent-cursor.ts'
+import { DETECT_PAGES, type SegmentJob, type SegmentResult } from './segment.ts'
+
+/** A batch is as many files as this, or as many bytes. */
+const BATCH_FILES_MAX = 128
+const BATCH_BYTES_MAX = 16 * 1024 * 1024
+/** Entries that wait for earlier ones; about 1 KB each. */
+const QUEUE_ITEMS_MAX = 8192
+/** Hard links remembered so that their file is read once. */
+const LINKS_MAX = 100_000
+
+const NO_CONTENT = new Uint8Array(0)
+const NO_MARKS: readonly number[] = []
+const NO_PAGES: readonly PageSegment[] = []
+
+export interface TreeTotals {
+  files: number
+  directories: number
+  others: number
+  filesNew: number
+  filesChanged: number
+  filesUnchanged: number
+  /** Of all files, holes included. */
+  bytes: number
+  bytesRead: number
+  /** Plaintext bytes stored that the lineage did not hold. */
+  bytesFresh: number
+}
+
+export interface TreeSaver {
+  readonly saver: Saver
+  readonly lanes: Lanes
+  readonly builder: TreeBuilder
+  readonly cursor: ParentCursor
+  readonly cache: CacheWriter | undefined
+  /** Parent's pack numbers -> this index's. */
+  readonly packNumbers: readonly number[]
+  readonly marks: Marks
+  readonly ignoreInode: boolean
+  /** Page bytes of a file by its path, DETECT_PAGES to look at it. */
+  readonly pageBytesOf: (path: string) => number
+  /** Called between batches: the engine's housekeeping. */
+  readonly tend: () => Promise<void>
+  readonly signal: AbortSignal | undefined
+  readonly problems: FileProblem[]
+  readonly totals: TreeTotals
+  readonly queue: Item[]
+  queueAt: number
+  readonly waiting: Map<number, { item: FileItem; segment: number }>
+  nextJob: number
+  batch: SegmentJob[]
+  batchBytes: number
+  readonly links: Map<string, FileItem>
+  /** Directories that the builder is in. */
+  readonly open: FileEntry[]
+}
+
+type Item =
+  | { readonly kind: 'enter'; readonly entry: FileEntry }
+  | { readonly kind: 'leave' }
+  | ReadyItem
+  | FileItem
+
+interface ReadyItem {
+  readonly kind: 'ready'
+  readonly entry: TreeEntry
+  readonly marks: readonly number[]
+  readonly pages: readonly PageSegment[]
+}
+
+interface FileItem {
+  readonly kind: 'file'
+  readonly path: string
+  readonly entry: FileEntry
+  readonly results: (SegmentResult | undefined)[]
+  missing: number
+  /** The item of another name of the same file, which comes earlier in the queue. */
+  readonly sameAs: FileItem | undefined
+  done: ReadyItem | undefined
+}
+
+export function newTreeSaver(options: {
+  readonly saver: Saver
+  readonly lanes: Lanes
+  readonly cursor: ParentCursor
+  readonly cache: CacheWriter | undefined
+  readonly packNumbers: readonly number[]
+  readonly marks: Marks
+  readonly ignoreInode: boolean
+  readonly pageBytesOf: (path: string) => number
+  /** Called between batches: the engine's housekeeping. */
+  readonly tend: () => Promise<void>
+  readonly signal: AbortSignal | undefined
+}): TreeSaver {
+  const tree: TreeSaver = {
+    ...options,
+    builder: newTreeBuilder(async (node) => {
+      const saved = await saveChunk(options.saver, 'tree', node)
+      markPairs(options.marks, [saved.pack, saved.number])
+      return saved.id
+    }),
+    problems: [],
+    totals: {
+      files: 0, directories: 0, others: 0, filesNew: 0, filesChanged: 0, filesUnchanged: 0,
+      bytes: 0, bytesRead: 0, bytesFresh: 0,
+    },
+    queue: [], queueAt: 0, waiting: new Map(), nextJob: 0, batch: [], batchBytes: 0, links: new Map(), open: [],
+  }
+  return tree
+}
+
+/** Saves all of the walk and returns the id of the root node. Fails: as the store, and repo.corrupt. */
+export async function saveWalk(
+  tree: TreeSaver, walk: Iterable<WalkEvent>, onProgress: (totals: TreeTotals, path: string) => void,
+): Promise<Uint8Array> {
+  let seen = 0
+  for (const event of walk) {
+    takeEvent(tree, event)
+    if (tree.batch.length >= BATCH_FILES_MAX || tree.batchBytes >= BATCH_BYTES_MAX) await submit(tree)
+    if (tree.queue.length - tree.queueAt >= QUEUE_ITEMS_MAX) await drain(tree, QUEUE_ITEMS_MAX / 2)
+    if (++seen % 1024 === 0) onProgress(tree.totals, event.path)
+  }
+  await submit(tree)
+  await drain(tree, 0)
+  return await leaveDirectory(tree.builder)
+}
+
+/** The lanes call this; results come in any order. */
+export function takeResults(tree: TreeSaver, results: readonly SegmentResult[]): void {
+  for (const result of results) {
+    const waiting = tree.waiting.get(result.index)
+    if (waiting === undefined) continue
+    tree.waiting.delete(result.index)
+    waiting.item.results[waiting.segment] = result
+    waiting.item.missing--
+    tree.totals.bytesRead += result.bytesRead
+    tree.totals.bytesFresh += result.bytesFresh
+  }
+}
+
+function takeEvent(tree: TreeSaver, event: WalkEvent): void {
+  if (event.kind === 'problem') {
+    tree.problems.push({ path: event.path, code: event.code, what: event.what })
+  } else if (event.kind === 'leave') {
+    if (event.path === '/') return
+    leaveParent(tree.cursor)
+    tree.queue.push({ kind: 'leave' })
+  } else if (event.kind === 'enter') {
+    if (event.path === '/') return
+    const record = enterParent(tree.cursor, event.entry.name)
+    tree.totals.directories++
+    tree.queue.push({ kind: 'enter', entry: withXattrs(tree, event.path, event.entry, record) })
+  } else if (event.entry.type === 'file') {
+    takeFile(tree, event.path, event.entry)
+  } else {
+    const record = findParent(tree.cursor, event.entry.name)
+    tree.totals.others++
+    const entry = { ...withXattrs(tree, event.path, event.entry, record), flags: 0, content: NO_CONTENT, node: undefined }
+    tree.queue.push({ kind: 'ready', entry, marks: NO_MARKS, pages: NO_PAGES })
+  }
+}
+
+function takeFile(tree: TreeSaver, path: string, walked: FileEntry): void {
+  const record = findParent(tree.cursor, walked.name)
+  tree.totals.files++
+  tree.totals.bytes += walked.size
+  if (record?.entry !== undefined && isUnchanged(tree, record.entry, walked)) {
+    tree.totals.filesUnchanged++
+    const { xattrs, flags, content } = record.entry
+    const entry: TreeEntry = { ...walked, xattrs, flags, content, node: undefined }
+    const marks = record.marks.map((mark, i) => (i % 2 === 0 ? tree.packNumbers[mark]! : mark))
+    tree.queue.push({ kind: 'ready', entry, marks, pages: record.pages })
+    return
+  }
+  if (record === undefined) tree.totals.filesNew++
+  else tree.totals.filesChanged++
+  queueFile(tree, path, withXattrs(tree, path, walked, undefined), record)
+}
+
+/** Stamps and identity are equal, and could be trusted when the file was read. */
+function isUnchanged(tree: TreeSaver, before: TreeEntry, now: FileEntry): boolean {
+  if (before.type !== 'file' || (before.flags & (ENTRY_FLAGS.racy | ENTRY_FLAGS.changed | ENTRY_FLAGS.partial)) !== 0)
+    return false
+  return sameStat(tree.ignoreInode ? { ...before, inode: now.inode, dev: now.dev } : before, now)
+}
+
+function queueFile(tree: TreeSaver, path: string, entry: FileEntry, record: CacheRecord | undefined): void {
+  const link = entry.links > 1 ? `${entry.dev}:${entry.inode}` : undefined
+  const sameAs = link === undefined ? undefined : tree.links.get(link)
+  const segments = sameAs === undefined ? Math.max(1, Math.ceil(entry.size / NODE_SPAN_BYTES)) : 0
+  const item: FileItem = {
+    kind: 'file', path, entry, sameAs, missing: segments, done: undefined,
+    results: Array.from({ length: segments }, () => undefined),
+  }
+  tree.queue.push(item)
+  if (link !== undefined && sameAs === undefined) {
+    if (tree.links.size >= LINKS_MAX) tree.links.clear()
+    tree.links.set(link, item)
+  }
+  for (let segment = 0; segment < segments; segment++) queueSegment(tree, item, segment, record)
+}
+
+function queueSegment(tree: TreeSaver, item: FileItem, segment: number, record: CacheRecord | undefined): void {
+  const index = tree.nextJob++
+  const offset = segment * NODE_SPAN_BYTES
+  const pages = record?.pages ?? NO_PAGES
+  tree.waiting.set(index, { item, segment })
+  tree.batch.push({
+    index, path: item.path, offset, whole: item.results.length === 1,
+    pageBytes: tree.pageBytesOf(item.path),
+    parent: pages[segment],
+  })
+  tree.batchBytes += Math.min(NODE_SPAN_BYTES, item.entry.size - offset)
+}
+
+async function submit(tree: TreeSaver): Promise<void> {
+  if (tree.batch.length === 0) return
+  const jobs = tree.batch
+  tree.batch = []
+  tree.batchBytes = 0
+  await submitBatch(tree.lanes, jobs)
+  if (tree.signal?.aborted === true) throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
+  await tree.tend()
+  await drainReady(tree)
+}
+
+/** Waits until at most `itemsMax` items are left in the queue. */
+async function drain(tree: TreeSaver, itemsMax: number): Promise<void> {
+  await submit(tree)
+  await drainReady(tree)
+  while (tree.queue.length - tree.queueAt > itemsMax) {
+    await nextResults(tree.lanes)
+    await drainReady(tree)
+  }
+}
+
+/** Hands the head of the queue to the builder and the cache for as long as it is complete. */
+async function drainReady(tree: TreeSaver): Promise<void> {
+  for (; tree.queueAt < tree.queue.length; tree.queueAt++) {
+    const item = tree.queue[tree.queueAt]!
+    if (item.kind === 'file' && item.missing > 0) break
+    await finishItem(tree, item)
+  }
+  if (tree.queueAt > QUEUE_ITEMS_MAX / 2 || tree.queueAt === tree.queue.length) {
+    tree.queue.splice(0, tree.queueAt)
+    tree.queueAt = 0
+  }
+}
+
+async function finishItem(tree: TreeSaver, item: Item): Promise<void> {
+  if (item.kind === 'enter') {
+    tree.open.push(item.entry)
+    enterDirectory(tree.builder)
+    const entry = { ...item.entry, flags: 0, content: NO_CONTENT, node: undefined }
+    cacheRecord(tree, { kind: 'enter', entry, marks: NO_MARKS, pages: NO_PAGES })
+  } else if (item.kind === 'leave') {
+    const entry = tree.open.pop()!
+    const node = await leaveDirectory(tree.builder)
+    await addEntry(tree.builder, { ...entry, flags: 0, content: NO_CONTENT, node })
+    cacheRecord(tree, { kind: 'leave', entry: undefined, marks: NO_MARKS, pages: NO_PAGES })
+  } else {
+    const ready = item.kind === 'ready' ? item : await finishFileItem(tree, item)
+    if (ready === undefined) return
+    markPairs(tree.marks, ready.marks)
+    await addEntry(tree.builder, ready.entry)
+    cacheRecord(tree, { kind: 'entry', entry: ready.entry, marks: ready.marks, pages: ready.pages })
+  }
+}
+
+async function finishFileItem(tree: TreeSaver, item: FileItem): Promise<ReadyItem | undefined> {
+  if (item.sameAs !== undefined) {
+    const twin = item.sameAs.done
+    return twin && { ...twin, entry: { ...twin.entry, name: item.entry.name, xattrs: item.entry.xattrs } }
+  }
+  const results = item.results.filter((result) => result !== undefined)
+  item.results.length = 0
+  const problem = results.find((result) => result.problem !== undefined)?.problem
+  if (problem !== undefined) {
+    tree.problems.push(problem)
+    return undefined
+  }
+  const finished = await finishFile(tree.saver, item.entry, results)
+  if ((finished.entry.flags & ENTRY_FLAGS.changed) !== 0)
+    tree.problems.push({ path: item.path, code: 'ECHANGED', what: 'the file changed while it was read' })
+  item.done = { kind: 'ready', ...finished }
+  return item.done
+}
+
+function cacheRecord(tree: TreeSaver, record: CacheRecord): void {
+  if (tree.cache !== undefined) appendRecord(tree.cache, record)
+}
+
+/** Extended attributes: those of the parent's entry while ctime says that nothing changed, else read. */
+function withXattrs(
+  tree: TreeSaver, path: string, entry: FileEntry, record: CacheRecord | undefined,
+): FileEntry {
+  const before = record?.entry
+  if (before !== undefined && before.ctime === entry.ctime && before.type === entry.type)
+    return before.xattrs.length === 0 ? entry : { ...entry, xattrs: before.xattrs }
+  try {
+    const xattrs = readXattrs(path)
+    return xattrs.length === 0 ? entry : { ...entry, xattrs }
+  } catch (error) {
+    tree.problems.push(problemOf(path, 'cannot read the extended attributes', error))
+    return entry
+  }
+}
