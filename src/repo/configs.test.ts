@@ -1,0 +1,169 @@
+import { strict as assert } from 'node:assert'
+import { test } from 'node:test'
+import { isFailure } from '../base/failure.ts'
+import { configName } from '../format/config.ts'
+import type { Config } from '../format/config.ts'
+import { encodeSigned } from '../format/signed.ts'
+import { memoryStore } from '../storage/memory.ts'
+import type { BlobStore } from '../storage/store.ts'
+import { putConfig, readConfig } from './configs.ts'
+import type { OpenConfig } from './configs.ts'
+import { createKeys } from './keys.ts'
+import { newKit } from './kit.ts'
+import type { Kit } from './kit.ts'
+
+const clock = { now: () => Date.UTC(2026, 10, 22), elapsed: () => 0 }
+const fails = (code: Parameters<typeof isFailure>[1]) => (error: unknown) => isFailure(error, code)
+
+interface Made {
+  store: BlobStore
+  kit: Kit
+  seed: Buffer
+  first: OpenConfig
+  pinned: { repository: string; authority: string }
+}
+
+async function made(kit: Kit = newKit()): Promise<Made> {
+  const store = memoryStore()
+  const first = await createKeys({ store, kit, shop: 'acme', writer: 'shop-1', clock })
+  assert.ok(kit.authoritySeed)
+  return { store, kit, seed: kit.authoritySeed, first, pinned: kit }
+}
+
+/** Puts config/<n+1> that differs from its predecessor in the name of the shop. */
+async function next({ store, seed }: Made, before: OpenConfig, shop: string): Promise<OpenConfig> {
+  const config = { ...before.config, shop, n: before.config.n + 1, previous: before.sha256 }
+  const put = await putConfig(store, config, seed)
+  assert.ok(put)
+  return put
+}
+
+async function replace(store: BlobStore, name: string, bytes: Uint8Array): Promise<void> {
+  await store.delete(name)
+  await store.put(name, bytes)
+}
+
+const knownFrom = (open: OpenConfig) => ({ n: open.config.n, sha256: open.sha256 })
+
+test('readConfig() takes the highest number, not the last name, and ignores what is no config', async () => {
+  const repo = await made()
+  let last = repo.first
+  for (let n = 2; n <= 11; n++) last = await next(repo, last, `acme ${n}`)
+  await repo.store.put('config/notes', Buffer.from('x'))
+  const open = await readConfig(repo.store, repo.pinned)
+  assert.equal(open.config.shop, 'acme 11')
+  assert.equal(open.sha256, last.sha256)
+  assert.deepEqual((await readConfig(repo.store)).config, open.config)
+})
+
+test('readConfig() of an empty place is repo.missing, or repo.rolledback for a host that knows better', async () => {
+  const { pinned, first } = await made()
+  await assert.rejects(readConfig(memoryStore(), pinned), fails('repo.missing'))
+  await assert.rejects(
+    readConfig(memoryStore(), { ...pinned, known: knownFrom(first) }),
+    fails('repo.rolledback'),
+  )
+})
+
+test('readConfig() with the id of another repository is repo.foreign', async () => {
+  const { store } = await made()
+  await assert.rejects(readConfig(store, newKit()), fails('repo.foreign'))
+})
+
+test('readConfig() refuses a config of another authority, also one that vouches for itself', async () => {
+  const repo = await made()
+  const intruder = newKit()
+  assert.ok(intruder.authoritySeed)
+  const forged: Config = {
+    ...repo.first.config,
+    n: 2,
+    previous: repo.first.sha256,
+    authority: intruder.authority,
+  }
+  await putConfig(repo.store, forged, intruder.authoritySeed)
+  await assert.rejects(readConfig(repo.store, repo.pinned), fails('repo.forged'))
+})
+
+test('readConfig() refuses a payload that belongs to another number or names another signer', async () => {
+  const repo = await made()
+  const { repository } = repo.kit
+  for (const [at, payload] of [
+    { ...repo.first.config, shop: 'two' },
+    { ...repo.first.config, n: 2, previous: repo.first.sha256, authority: newKit().authority },
+    { ...repo.first.config, n: 2, previous: repo.first.sha256, repository: newKit().repository },
+  ].entries()) {
+    const name = configName(2)
+    await replace(repo.store, name, encodeSigned({ kind: 'config', repository, name, payload }, repo.seed))
+    await assert.rejects(readConfig(repo.store, repo.pinned), fails('repo.forged'), `payload ${at}`)
+  }
+})
+
+test('readConfig() of a damaged or cut config is repo.corrupt, of a newer one repo.newer', async () => {
+  const repo = await made()
+  const bytes = Buffer.from(await repo.store.get('config/1'))
+  await replace(repo.store, 'config/1', bytes.subarray(0, 200))
+  await assert.rejects(readConfig(repo.store, repo.pinned), fails('repo.corrupt'))
+  const { repository } = repo.kit
+  const payload = { ...repo.first.config, features: { required: ['sharding'], optional: [] } }
+  const newer = encodeSigned({ kind: 'config', repository, name: 'config/1', payload }, repo.seed)
+  await replace(repo.store, 'config/1', newer)
+  await assert.rejects(readConfig(repo.store, repo.pinned), fails('repo.newer'))
+})
+
+test('readConfig() does not load a config of absurd size', async () => {
+  const { store, pinned } = await made()
+  const lying: BlobStore = {
+    ...store,
+    async *list(prefix) {
+      for await (const stat of store.list(prefix)) yield { ...stat, bytes: 1e12 }
+    },
+    get: () => Promise.reject(new Error('it was loaded')),
+  }
+  await assert.rejects(readConfig(lying, pinned), fails('repo.corrupt'))
+})
+
+test('readConfig() accepts what follows from the remembered config, however far', async () => {
+  const repo = await made()
+  const second = await next(repo, repo.first, 'two')
+  const third = await next(repo, second, 'three')
+  for (const known of [repo.first, second, third]) {
+    const open = await readConfig(repo.store, { ...repo.pinned, known: knownFrom(known) })
+    assert.equal(open.config.n, 3)
+  }
+})
+
+test('readConfig() sees a store that went back, or that tells another story', async () => {
+  const repo = await made()
+  const second = await next(repo, repo.first, 'two')
+  await repo.store.delete('config/2')
+  const known = knownFrom(second)
+  await assert.rejects(readConfig(repo.store, { ...repo.pinned, known }), fails('repo.rolledback'))
+  const other = await next(repo, repo.first, 'another two')
+  await assert.rejects(readConfig(repo.store, { ...repo.pinned, known }), fails('repo.rolledback'))
+  await next(repo, other, 'three')
+  await assert.rejects(readConfig(repo.store, { ...repo.pinned, known }), fails('repo.rolledback'))
+})
+
+test('readConfig() sees a predecessor that was swapped or lost on the way back to the remembered one', async () => {
+  const repo = await made()
+  const second = await next(repo, repo.first, 'two')
+  await next(repo, second, 'three')
+  const options = { ...repo.pinned, known: knownFrom(repo.first) }
+  await repo.store.delete('config/2')
+  await assert.rejects(readConfig(repo.store, options), fails('repo.corrupt'))
+  await next(repo, repo.first, 'another two')
+  await assert.rejects(readConfig(repo.store, options), fails('repo.rolledback'))
+  assert.equal((await readConfig(repo.store, repo.pinned)).config.shop, 'three')
+})
+
+test('putConfig() gives way to what is there, and writes nothing that could not be read', async () => {
+  const repo = await made()
+  const second = await next(repo, repo.first, 'two')
+  assert.equal(await putConfig(repo.store, { ...second.config, shop: 'late' }, repo.seed), false)
+  await assert.rejects(
+    putConfig(repo.store, { ...second.config, n: 3, shop: '' }, repo.seed),
+    fails('repo.corrupt'),
+  )
+  const offline: BlobStore = { ...repo.store, put: () => Promise.reject(new Error('no line')) }
+  await assert.rejects(putConfig(offline, { ...second.config, n: 3 }, repo.seed), /no line/)
+})
