@@ -1,0 +1,9 @@
+/** Where each command of commands.ts is done. Loaded only when it runs, so that `--help` stays quick. */
+import type { CommandName } from './commands.ts'
+import type { CommandModule } from './context.ts'
+
+export const commandModules: { readonly [N in CommandName]?: () => Promise<CommandModule<N>> } = {
+  'config check': () => import('./commands/config-check.ts'),
+  'config schema': () => import('./commands/config-schema.ts'),
+  completion: () => import('./commands/completion.ts'),
+}

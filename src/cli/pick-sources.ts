@@ -1,0 +1,47 @@
+/** Which sources of the configuration a command works on. */
+import { Failure } from '../base/failure.ts'
+import type { FilesSourceConfig } from '../protocol/config.ts'
+import { nearest } from '../protocol/nearest.ts'
+import type { LoadedConfig } from './config-file.ts'
+
+/** A source that this version can back up and restore. */
+export interface PickedSource {
+  readonly name: string
+  readonly source: FilesSourceConfig
+}
+
+/**
+ * The named sources, or all when none is named, in the order of the file, each once.
+ * Fails: usage.invalid (no such source), config.invalid (its kind is not available in this version).
+ */
+export function pickSources(loaded: LoadedConfig, names: readonly string[]): PickedSource[] {
+  for (const name of names) requireSourceName(loaded, name)
+  const wanted = new Set(names.length === 0 ? Object.keys(loaded.config.sources) : names)
+  return Object.entries(loaded.config.sources)
+    .filter(([name]) => wanted.has(name))
+    .map(([name, source]) => {
+      if (source.kind === 'files') return { name, source }
+      throw new Failure(
+        'config.invalid',
+        `Cannot use the source "${name}": sources of kind ${source.kind} are not available in this version (kind files is)`,
+        {
+          facts: {
+            source: name,
+            kind: source.kind,
+            hint: 'Name the sources to work on, or use a newer Backstock.',
+          },
+        },
+      )
+    })
+}
+
+/** Refuses a name that the configuration does not have. Fails: usage.invalid. */
+export function requireSourceName(loaded: LoadedConfig, name: string): void {
+  const known = Object.keys(loaded.config.sources)
+  if (known.includes(name)) return
+  const meant = nearest(name, known)
+  const end = meant === undefined ? `known: ${known.join(', ')}` : `did you mean "${meant}"?`
+  throw new Failure('usage.invalid', `Cannot find the source "${name}" in ${loaded.file} (${end})`, {
+    facts: { source: name },
+  })
+}

@@ -1,0 +1,125 @@
+/**
+ * One run of the program, from the command line to the exit status. Everything outside comes in through
+ * `World`, so that tests run it in their own process; main.ts gives it the real one.
+ */
+import type { Clock } from '../base/clock.ts'
+import { FAILURES, Failure, assert, isFailure } from '../base/failure.ts'
+import { type CommandName, type CommandSpec, commands } from './commands.ts'
+import type { LoadedConfig } from './config-file.ts'
+import type { CommandContext, CommandModule } from './context.ts'
+import { commandModules } from './modules.ts'
+import { type OutputStream, type Printer, newPrinter, printFailure, warn, writeText } from './print.ts'
+import { type GlobalOptions, type Request, parseCommandLine } from './program.ts'
+
+export interface World {
+  /** Without the program's own name. */
+  readonly argv: readonly string[]
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly cwd: string
+  readonly stdin: NodeJS.ReadableStream
+  readonly stdout: OutputStream
+  readonly stderr: OutputStream
+  readonly clock: Clock
+  /** Aborts when the user cancels. */
+  readonly signal: AbortSignal
+  readonly version: string
+}
+
+/** Modules by command; tests give their own. */
+export type Modules = { readonly [N in CommandName]?: () => Promise<CommandModule<N>> }
+
+/** Does what the command line says and resolves to the exit status. Never rejects. */
+export async function runProgram(world: World, modules: Modules = commandModules): Promise<number> {
+  // For what goes wrong before the options are known.
+  let printer = printerOf(world, { json: world.argv.includes('--json') })
+  try {
+    const request = await parseCommandLine(world.argv, world.version)
+    if (request.kind === 'help') {
+      forgetUnread(printer)
+      writeText(printer, request.text)
+      return 0
+    }
+    printer = printerOf(world, request.globals)
+    return await runCommand(world, printer, request, modules)
+  } catch (error) {
+    return printFailure(printer, cancelledBy(world.signal, error))
+  }
+}
+
+function printerOf(world: World, globals: Partial<GlobalOptions>): Printer {
+  return newPrinter({ out: world.stdout, err: world.stderr, env: world.env, ...globals })
+}
+
+async function runCommand(
+  world: World,
+  printer: Printer,
+  request: Request & { kind: 'run' },
+  modules: Modules,
+): Promise<number> {
+  const spec: CommandSpec = commands[request.name]
+  const unread = forgetUnread(printer)
+  const signal = spec.stopsWhenUnread === true ? AbortSignal.any([world.signal, unread]) : world.signal
+  const load = modules[request.name]
+  assert(load, `the command "${request.name}" has no module`)
+  // The table ties name, module and input together; the type checker cannot follow a name that is a value.
+  const { run } = (await load()) as { run: (context: CommandContext, input: never) => Promise<number> }
+  try {
+    return await run(newContext(world, printer, signal, request.globals), request.input as never)
+  } catch (error) {
+    // `| head` has read enough: that is success.
+    if (unread.aborted && spec.stopsWhenUnread === true && !world.signal.aborted) return 0
+    throw error
+  }
+}
+
+function newContext(
+  world: World,
+  printer: Printer,
+  signal: AbortSignal,
+  globals: GlobalOptions,
+): CommandContext {
+  let loading: Promise<LoadedConfig> | undefined
+  const load = async (): Promise<LoadedConfig> => {
+    const { loadConfigFile } = await import('./config-file.ts')
+    const loaded = await loadConfigFile(globals.config, world.cwd)
+    for (const warning of loaded.warnings) warn(printer, warning)
+    return loaded
+  }
+  return {
+    loadConfig: () => (loading ??= load()),
+    configFile: globals.config,
+    printer,
+    signal,
+    clock: world.clock,
+    env: world.env,
+    cwd: world.cwd,
+    stdin: world.stdin,
+  }
+}
+
+/**
+ * Drops output once its reader has gone instead of dying of EPIPE. The signal aborts then. A backup goes on:
+ * it must not end because of `| head`.
+ */
+function forgetUnread(printer: Printer): AbortSignal {
+  const unread = new AbortController()
+  printer.out.on('error', (error: NodeJS.ErrnoException) => {
+    printer.outClosed = true
+    if (error.code !== 'EPIPE') warn(printer, `standard output cannot be written: ${error.message}`)
+    unread.abort(new Failure('cancelled', 'Nobody reads the output any more'))
+  })
+  printer.err.on('error', () => {
+    // Nowhere is left to say it.
+  })
+  return unread.signal
+}
+
+/** What was thrown because of the cancelling counts as cancelled; everything else stays what it is. */
+function cancelledBy(signal: AbortSignal, error: unknown): unknown {
+  if (!signal.aborted || isFailure(error, 'cancelled')) return error
+  const aborted = error === signal.reason || (error instanceof Error && error.name === 'AbortError')
+  return aborted ? new Failure('cancelled', 'Cancelled', { cause: error }) : error
+}
+
+/** The exit status of a run that was cancelled. */
+export const cancelledExit = FAILURES.cancelled.exit
