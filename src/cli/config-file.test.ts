@@ -92,7 +92,7 @@ test('checkConfigText() stops at a bomb of aliases and at deep nesting', () => {
         .join(', ')}]`,
     )
   assert.match(problemsOf(lines.join('\n')).join(), /unfold to more than 100/)
-  assert.ok(problemsOf(`a: ${'['.repeat(50_000)}`).length > 0)
+  assert.ok(problemsOf(`a: ${'['.repeat(5_000)}`).length > 0)
 })
 
 test('checkConfigText() follows aliases to the place of an error', () => {

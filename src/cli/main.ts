@@ -25,6 +25,8 @@ function ownVersion(): string {
 async function main(): Promise<void> {
   const argv = process.argv.slice(2)
   if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
+    // run.ts does this for everything else.
+    process.stdout.on('error', () => process.exit(0))
     process.stdout.write(`${ownVersion()}\n`)
     return
   }

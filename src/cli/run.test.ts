@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { runHere } from '../../test/harness/cli-world.ts'
 import { Failure } from '../base/failure.ts'
 import { commands } from './commands.ts'
+import type { CommandContext } from './context.ts'
 import { commandModules } from './modules.ts'
 import { printEvent, printLine } from './print.ts'
 
@@ -112,6 +113,31 @@ test('a listing ends with 0 when nobody reads on, a backup goes on to its own en
     },
   )
   assert.deepEqual([backup.exit, backup.stderr], [3, ''])
+})
+
+test('results that cannot be written are a failure, of a backup too', async () => {
+  for (const [line, name] of [['cat latest /x', 'cat'] as const, ['backup', 'backup'] as const]) {
+    const full = new PassThrough()
+    full.write = (...given: unknown[]) => {
+      const done = given.findLast((one) => typeof one === 'function') as (() => void) | undefined
+      setImmediate(() => {
+        full.emit('error', Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' }))
+        done?.()
+      })
+      return true
+    }
+    const run = async ({ printer }: CommandContext): Promise<number> => {
+      printLine(printer, 'x')
+      return 0
+    }
+    const { exit, stderr } = await runHere(
+      line.split(' '),
+      { stdout: full },
+      { [name]: async () => ({ run }) },
+    )
+    assert.equal(exit, 1)
+    assert.match(stderr, /^backstock: Cannot write to standard output: ENOSPC/)
+  }
 })
 
 test('wrong usage is an event with --json, wherever that stands', async () => {

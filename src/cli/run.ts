@@ -35,8 +35,10 @@ export async function runProgram(world: World, modules: Modules = commandModules
   try {
     const request = await parseCommandLine(world.argv, world.version)
     if (request.kind === 'help') {
-      forgetUnread(printer)
+      const unread = forgetUnread(printer)
       writeText(printer, request.text)
+      await flushOut(printer)
+      if (outputLost(unread)) throw unread.reason
       return 0
     }
     printer = printerOf(world, request.globals)
@@ -64,12 +66,26 @@ async function runCommand(
   // The table ties name, module and input together; the type checker cannot follow a name that is a value.
   const { run } = (await load()) as { run: (context: CommandContext, input: never) => Promise<number> }
   try {
-    return await run(newContext(world, printer, signal, request.globals), request.input as never)
+    const exit = await run(newContext(world, printer, signal, request.globals), request.input as never)
+    await flushOut(printer)
+    if (outputLost(unread)) throw unread.reason
+    return exit
   } catch (error) {
+    if (outputLost(unread)) throw unread.reason
     // `| head` has read enough: that is success.
     if (unread.aborted && spec.stopsWhenUnread === true && !world.signal.aborted) return 0
     throw error
   }
+}
+
+/** Whether results could not be written, by a full disk for one. */
+function outputLost(unread: AbortSignal): boolean {
+  return unread.aborted && isFailure(unread.reason, 'host.file')
+}
+
+async function flushOut(printer: Printer): Promise<void> {
+  if (!printer.outClosed)
+    await new Promise<void>((resolve) => printer.out.write('', () => setImmediate(resolve)))
 }
 
 function newContext(
@@ -105,8 +121,11 @@ function forgetUnread(printer: Printer): AbortSignal {
   const unread = new AbortController()
   printer.out.on('error', (error: NodeJS.ErrnoException) => {
     printer.outClosed = true
-    if (error.code !== 'EPIPE') warn(printer, `standard output cannot be written: ${error.message}`)
-    unread.abort(new Failure('cancelled', 'Nobody reads the output any more'))
+    unread.abort(
+      error.code === 'EPIPE'
+        ? new Failure('cancelled', 'Nobody reads the output any more')
+        : new Failure('host.file', `Cannot write to standard output: ${error.message}`, { cause: error }),
+    )
   })
   printer.err.on('error', () => {
     // Nowhere is left to say it.

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -137,6 +138,17 @@ test(
     assert.equal(shell.stderr, '')
   },
 )
+
+test('a full disk behind stdout is a failure', { skip: !existsSync('/dev/full') }, () => {
+  for (const command of ['"$0" "$1" config schema', '"$0" "$1" --help']) {
+    const shell = spawnSync('/bin/sh', ['-c', `${command} > /dev/full`, process.execPath, main], {
+      cwd: dir,
+      encoding: 'utf8',
+    })
+    assert.equal(shell.status, 1)
+    assert.match(shell.stderr, /^backstock: Cannot write to standard output: ENOSPC/)
+  }
+})
 
 /** A program with one command, which waits until it is told to stop; a stubborn one does not stop even then. */
 async function waitingChild(options: { stubborn?: boolean } = {}): Promise<ChildProcess> {
