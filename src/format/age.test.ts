@@ -144,3 +144,37 @@ test('identities and recipients with a wrong character, a wrong case or a cut ar
   assert.equal(ageRecipient(identity.slice(0, -1)), undefined)
   assert.throws(() => encryptToRecipient('age1nobody', Buffer.alloc(1), fresh()), fails('key.invalid'))
 })
+
+test('headers and armor that age does not write are refused, as its test vectors demand', () => {
+  const file = encryptToRecipient(recipient, Buffer.from('x'), fresh())
+  const locked = encryptWithPassphrase('right', Buffer.from('x'), LOG_N)
+  const split = file.indexOf('\n--- ')
+  const withStanza = (stanza: string) =>
+    Buffer.concat([file.subarray(0, split), Buffer.from(`\n${stanza}`), file.subarray(split)])
+  for (const stanza of [
+    '-> a  b\n',
+    '-> \n',
+    '->\n',
+    '-> caf\u00e9\n',
+    '-> a\nnot base64!',
+    `-> a\n${'A'.repeat(72)}\n`,
+  ]) {
+    assert.throws(() => decryptWithIdentity(identity, withStanza(stanza), 'file'), /stanza/, stanza)
+  }
+  const extra = Buffer.from(locked.toString('latin1').replace(/(-> scrypt .*)\n/, '$1 9\n'), 'latin1')
+  assert.throws(() => decryptWithPassphrase('right', extra, 'file'), fails('repo.corrupt'))
+  const costly = Buffer.from(locked.toString('latin1').replace(/(-> scrypt \S+) 8\n/, '$1 40\n'), 'latin1')
+  assert.throws(() => decryptWithPassphrase('right', costly, 'file'), fails('repo.corrupt'))
+
+  const [begin = '', first = '', ...rest] = armor(file).trimEnd().split('\n')
+  const spellings = [
+    [begin, '', first, ...rest],
+    [begin, first, ...rest.slice(0, -1), '', rest.at(-1)],
+    [begin, first.slice(0, 32), first.slice(32), ...rest],
+    [begin, first + (rest[0] ?? ''), ...rest.slice(1)],
+  ]
+  for (const lines of spellings) {
+    const text = Buffer.from(lines.join('\n'))
+    assert.throws(() => decryptWithIdentity(identity, text, 'file'), fails('repo.corrupt'), lines.join('|'))
+  }
+})

@@ -1,8 +1,8 @@
 /**
  * age files, version 1 (https://c2sp.org/age): to one X25519 recipient or to a passphrase, binary or armored.
- * Enough for key bundles and recovery kits, on node:crypto alone: loading and warming up the age-encryption package
- * takes about 80 ms of each run, this 2 ms. The tests read its files with that package and the other way round.
- * Not here: plugins, post-quantum and SSH recipients, several recipients in one file, streams.
+ * Enough for key bundles and recovery kits, on node:crypto alone: loading and warming up the age-encryption
+ * package takes about 80 ms of each run, this 2 ms. The tests read its files with that package and the other
+ * way round. Not here: plugins, post-quantum and SSH recipients, several recipients in one file, streams.
  *
  * ```
  * age-encryption.org/v1
@@ -59,8 +59,9 @@ export function isAgeRecipient(text: string): boolean {
 }
 
 /**
- * A binary age file to one X25519 recipient. `random` (AGE_RANDOM_BYTES) must be secret and never serve another
- * plaintext or recipient; given again with the same arguments it gives the same file. Fails: key.invalid.
+ * A binary age file to one X25519 recipient. `random` (AGE_RANDOM_BYTES) must be secret and never serve
+ * another plaintext or recipient; given again with the same arguments it gives the same file. Fails:
+ * key.invalid.
  */
 export function encryptToRecipient(recipient: string, plaintext: Uint8Array, random: Uint8Array): Buffer {
   const publicKey = decodeRecipient(recipient)
@@ -128,8 +129,9 @@ export function decryptWithPassphrase(passphrase: string, file: Uint8Array, what
   }
   const salt = fromUnpadded(saltText)
   const logN = /^[1-9][0-9]?$/.test(logNText) ? Number(logNText) : Number.NaN
-  if (salt?.length !== 16 || !(logN <= SCRYPT_LOG_N_MAX))
+  if (stanza.args.length !== 3 || salt?.length !== 16 || !(logN <= SCRYPT_LOG_N_MAX)) {
     throw corrupt(what, 'has a stanza that makes no sense')
+  }
   const fileKey = openSmall(passphraseKey(passphrase, salt, logN), stanza.body)
   if (fileKey === undefined) {
     throw new Failure('key.wrong', `Cannot open ${what}: the passphrase does not fit`, { facts: { what } })
@@ -158,9 +160,13 @@ export function unarmor(bytes: Uint8Array, what: string): Buffer {
   const text = whole.toString('latin1').trim()
   if (!text.startsWith(ARMOR_BEGIN)) return whole
   const lines = text.split(/\r?\n/)
-  const base64 = lines.slice(1, -1).join('')
+  const inner = lines.slice(1, -1)
+  const base64 = inner.join('')
+  const isStrict = inner.every((line, at) =>
+    at < inner.length - 1 ? line.length === 64 : /^.{1,64}$/.test(line),
+  )
   const isWhole = lines.at(-1) === ARMOR_END && Buffer.from(base64, 'base64').toString('base64') === base64
-  if (!isWhole) throw corrupt(what, 'is cut short or damaged between BEGIN and END')
+  if (!isWhole || !isStrict) throw corrupt(what, 'is cut short or damaged between BEGIN and END')
   return Buffer.from(base64, 'base64')
 }
 
@@ -193,16 +199,16 @@ function decodeHeader(file: Uint8Array, what: string): Header {
 function decodeStanzas(lines: readonly string[], what: string): Stanza[] {
   const stanzas: Stanza[] = []
   for (let at = 0; at < lines.length;) {
-    const [arrow, ...args] = (lines[at++] ?? '').split(' ')
+    const head = /^->(( [!-~]+)+)$/.exec(lines[at++] ?? '')?.[1]
     const bodyFrom = at
     while (lines[at]?.length === 64) at++
     // A body ends with a line shorter than 64 characters, empty if need be.
     const bodyLines = lines.slice(bodyFrom, ++at).map(fromUnpadded)
     const body = bodyLines.filter((part) => part !== undefined)
-    const isWhole =
-      arrow === '->' && args.length > 0 && at <= lines.length && body.length === bodyLines.length
-    if (!isWhole || stanzas.length === STANZAS_MAX) throw corrupt(what, 'has a stanza that makes no sense')
-    stanzas.push({ args, body: Buffer.concat(body) })
+    const isEnded = (lines[at - 1]?.length ?? 64) < 64 && body.length === bodyLines.length
+    if (head === undefined || !isEnded || stanzas.length === STANZAS_MAX)
+      throw corrupt(what, 'has a stanza that makes no sense')
+    stanzas.push({ args: head.slice(1).split(' '), body: Buffer.concat(body) })
   }
   return stanzas
 }
