@@ -22,6 +22,7 @@ const NODE_MINOR_MIN = 12
 const LOCK_WAIT_MS_MAX = 15 * 60 * 1000
 const LOCK_POLL_MS = 200
 
+const APT = { command: 'apt-get', debian: 'apt' }
 /** Commands that prove a Debian package is there. */
 const TEST_TOOLS = [
   { command: 'rsync', debian: 'rsync' },
@@ -157,8 +158,6 @@ function installTools(tools) {
   const packages = still.map((tool) => tool.debian).join(' ')
   say(`not found: ${commands}. What needs them is skipped. On Debian: sudo apt-get install ${packages}`)
 }
-
-const APT = { command: 'apt-get', debian: 'apt' }
 
 function apt(args) {
   const env = Object.assign({}, process.env, { DEBIAN_FRONTEND: 'noninteractive' })
