@@ -6,7 +6,7 @@
 import type { Clock } from '../base/clock.ts'
 import type { ConfigChunking } from '../format/config.ts'
 import {
-  adoptRun, attachIndex, beginSession, compactRuns, detachIndex, isSessionFilling, packIdOf, recordPack, rotateSession,
+  adoptRun, attachIndex, beginSession, compactRuns, detachIndex, isSessionFilling, packInRuns, recordPack, rotateSession,
   type SharedIndex,
 } from '../repo/chunk-index.ts'
 import { subFolder, type HostFolder } from '../repo/host-folder.ts'
@@ -102,17 +102,8 @@ export async function closeEngine(engine: Engine): Promise<void> {
 /** Pack ids (hex) by their number, '' where no pack has that number. */
 export function packIds(engine: Engine): string[] {
   const count = Atomics.load(engine.shared.counter, 0)
-  const known = engine.saver.index.packIds
-  const ids: string[] = []
-  for (let number = 0; number < count; number++) ids.push(known.get(number) ?? idInRuns(engine, number))
-  return ids
-}
-
-function idInRuns(engine: Engine, number: number): string {
-  const inRun = engine.shared.runs.some(({ spans }) =>
-    spans.some((span) => number >= span.base && number < span.base + span.count),
-  )
-  return inRun ? packIdOf(engine.saver.index, number) : ''
+  const { index } = engine.saver
+  return Array.from({ length: count }, (_, number) => index.packIds.get(number) ?? packInRuns(index, number)?.id ?? '')
 }
 
 function takeStored(engine: Engine, pack: StoredPack): void {

@@ -25,6 +25,7 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { assert, Failure, isFailure } from '../base/failure.ts'
+import type { IndexPack } from '../format/index-run.ts'
 import { sha256 } from '../format/seal.ts'
 import { mergeRuns } from './run-builder.ts'
 import {
@@ -332,13 +333,18 @@ export function recordPack(index: ChunkIndex, pack: number, id: string): void {
 
 /** The id (hex) of a pack by its number: of a run, or told by recordPack(). */
 export function packIdOf(index: ChunkIndex, pack: number): string {
-  const own = index.packIds.get(pack)
-  if (own !== undefined) return own
+  const id = index.packIds.get(pack) ?? packInRuns(index, pack)?.id
+  if (id !== undefined) return id
+  throw new Error(`Bug: nobody told the index the id of pack ${pack}`)
+}
+
+/** What a run of the lineage says of the pack with this number; undefined for packs of the session. */
+export function packInRuns(index: ChunkIndex, pack: number): IndexPack | undefined {
   for (const [place, { spans }] of index.shared.runs.entries())
     for (const span of spans)
       if (pack >= span.base && pack < span.base + span.count)
-        return readRunPack(index.readers[place] as RunReader, span.place + pack - span.base).id
-  throw new Error(`Bug: nobody told the index the id of pack ${pack}`)
+        return readRunPack(index.readers[place] as RunReader, span.place + pack - span.base)
+  return undefined
 }
 
 /** Bytes of memory that the index takes, shared by all threads. */

@@ -1,0 +1,221 @@
+/**
+ * Reading snapshots: directories, single names and file contents, each without loading more than it needs.
+ * A read path for ls, cat, find, diff, restore, check and mounts; one reader belongs to one thread.
+ */
+import { Failure } from '../base/failure.ts'
+import { displayName } from '../base/file-entry.ts'
+import {
+  decodeContent, decodeExtentNode, decodeListNode, extentsBytes, NODE_SPAN_BYTES, type Content, type Extents,
+} from '../format/content.ts'
+import { decodeNode, type TreeEntry, type TreeNode } from '../format/tree.ts'
+import { PACK_KINDS, type PackKind } from '../format/pack.ts'
+import { attachIndex, detachIndex, lookupChunk, packInRuns, type ChunkIndex } from './chunk-index.ts'
+import type { HostFolder } from './host-folder.ts'
+import { domainKeys, type Access } from './keys.ts'
+import { openLineage } from './lineage.ts'
+import { newPackReader, readChunkAt, readerKeys, type PackPlace, type PackReader, type ReaderKeys } from './pack-reader.ts'
+import type { StoredSnapshot } from './snapshots.ts'
+
+export interface SnapshotReader {
+  readonly snapshot: StoredSnapshot
+  readonly keys: ReaderKeys
+  readonly index: ChunkIndex
+  readonly packs: PackReader
+}
+
+/** Opens a snapshot for reading; end with closeSnapshot(). Fails: key.role, storage.*, repo.corrupt. */
+export async function openSnapshot(access: Access, host: HostFolder, snapshot: StoredSnapshot): Promise<SnapshotReader> {
+  const domain = await domainKeys(access, snapshot.domain)
+  const keys = readerKeys(domain, access.config.repository)
+  const shared = await openLineage(access.store, access.config.repository, domain, host, snapshot.lineage)
+  return { snapshot, keys, index: attachIndex(shared), packs: newPackReader(access.store, keys) }
+}
+
+export function closeSnapshot(reader: SnapshotReader): void {
+  detachIndex(reader.index)
+}
+
+/** Where a chunk of the lineage lies. Fails: repo.corrupt if the index does not know it. */
+export function placeOfChunk(reader: SnapshotReader, id: Uint8Array): { place: PackPlace; number: number; pack: number } {
+  const key = Buffer.from(id.buffer, id.byteOffset, id.byteLength)
+  const found = lookupChunk(reader.index, key, 0)
+  const pack = found && packInRuns(reader.index, found.pack)
+  if (found === undefined || pack === undefined) {
+    const message = `Cannot find chunk ${key.toString('hex')}: no index run of snapshot ${reader.snapshot.id} lists it`
+    throw new Failure('repo.corrupt', message, { facts: { chunk: key.toString('hex'), snapshot: reader.snapshot.id } })
+  }
+  return { place: { id: pack.id, bytes: pack.bytes, kind: packKind(pack.kind) }, number: found.number, pack: found.pack }
+}
+
+function packKind(code: number): PackKind {
+  if (code === PACK_KINDS.data) return 'data'
+  return code === PACK_KINDS.tree ? 'tree' : 'refs'
+}
+
+/** A chunk's plaintext; the view is the cache's: copy what is kept. */
+export async function readChunk(reader: SnapshotReader, id: Uint8Array): Promise<Uint8Array> {
+  const { place, number } = placeOfChunk(reader, id)
+  return await readChunkAt(reader.packs, place, number, id)
+}
+
+/** The tree node's bytes are copied, so that entries outlive the frame cache. */
+async function readNode(reader: SnapshotReader, id: Uint8Array): Promise<TreeNode> {
+  return decodeNode(Buffer.from(await readChunk(reader, id)), `tree node ${Buffer.from(id).toString('hex')}`)
+}
+
+/** Entries of a directory in ascending order of their names. */
+export async function* readDirectory(reader: SnapshotReader, node: Uint8Array): AsyncGenerator<TreeEntry> {
+  const read = await readNode(reader, node)
+  if (read.kind === 'leaf') yield* read.entries
+  else for (const child of read.children) yield* readDirectory(reader, child.node)
+}
+
+/** The root directory of the snapshot, as a node id. */
+export function rootNode(reader: SnapshotReader): Uint8Array {
+  return Buffer.from(reader.snapshot.root, 'hex')
+}
+
+/** One entry by its absolute raw path, read along that path only; undefined if there is none. '/' is no entry. */
+export async function findEntry(reader: SnapshotReader, path: string): Promise<TreeEntry | undefined> {
+  let node: Uint8Array | undefined = rootNode(reader)
+  let entry: TreeEntry | undefined
+  for (const name of path.split('/').filter((part) => part !== '')) {
+    if (node === undefined) return undefined
+    entry = await findName(reader, node, name)
+    if (entry === undefined) return undefined
+    node = entry.node
+  }
+  return entry
+}
+
+async function findName(reader: SnapshotReader, node: Uint8Array, name: string): Promise<TreeEntry | undefined> {
+  const read = await readNode(reader, node)
+  if (read.kind === 'leaf') return read.entries.find((entry) => entry.name === name)
+  const child = read.children.findLast((each) => each.name <= name)
+  return child && (await findName(reader, child.node, name))
+}
+
+/** An event of a walk over a snapshot; `path` is absolute and raw. */
+export interface TreeEvent {
+  readonly kind: 'enter' | 'entry' | 'leave'
+  readonly path: string
+  readonly entry: TreeEntry
+}
+
+/**
+ * Walks a snapshot depth-first in the order of names. `into` says whether a directory is entered at all (default: yes);
+ * one that is not entered is not yielded either.
+ */
+export async function* walkTree(
+  reader: SnapshotReader, options: { into?: (path: string) => boolean } = {},
+): AsyncGenerator<TreeEvent> {
+  yield* walkNode(reader, rootNode(reader), '', options.into ?? (() => true))
+}
+
+async function* walkNode(
+  reader: SnapshotReader, node: Uint8Array, base: string, into: (path: string) => boolean,
+): AsyncGenerator<TreeEvent> {
+  for await (const entry of readDirectory(reader, node)) {
+    const path = `${base}/${entry.name}`
+    if (entry.node === undefined) {
+      yield { kind: 'entry', path, entry }
+    } else if (into(path)) {
+      yield { kind: 'enter', path, entry }
+      yield* walkNode(reader, entry.node, path, into)
+      yield { kind: 'leave', path, entry }
+    }
+  }
+}
+
+/** The content of a file entry, decoded. Fails: repo.corrupt. */
+export function contentOf(entry: TreeEntry): Content {
+  return decodeContent(entry.content, `the content of "${displayName(entry.name)}"`)
+}
+
+/**
+ * The extents of a file in order, node by node (up to 64 MiB of file each), holes included. Fails: repo.corrupt, also
+ * when they do not cover exactly `entry.size`.
+ */
+export async function* fileExtents(
+  reader: SnapshotReader, entry: TreeEntry,
+): AsyncGenerator<{ offset: number; extents: Extents }> {
+  const content = contentOf(entry)
+  let offset = content.kind === 'inline' ? content.bytes.length : 0
+  if (content.kind === 'cdc' || content.kind === 'pages') {
+    for await (const extents of mapExtents(reader, content)) {
+      yield { offset, extents }
+      offset += extentsBytes(extents)
+    }
+  }
+  if (offset !== entry.size) {
+    const is = `its content covers ${offset} bytes (its size is ${entry.size})`
+    throw new Failure('repo.corrupt', `Cannot read "${displayName(entry.name)}": ${is}`)
+  }
+}
+
+async function* mapExtents(
+  reader: SnapshotReader, content: Extract<Content, { kind: 'cdc' | 'pages' }>,
+): AsyncGenerator<Extents> {
+  const { map } = content
+  if (map.depth === 0) {
+    yield map.extents
+    return
+  }
+  for await (const id of extentNodes(reader, map)) {
+    yield decodeExtentNode(Buffer.from(await readChunk(reader, id)), `extent node ${Buffer.from(id).toString('hex')}`)
+  }
+}
+
+async function* extentNodes(
+  reader: SnapshotReader, map: { readonly depth: 1 | 2; readonly nodes: readonly Uint8Array[] },
+): AsyncGenerator<Uint8Array> {
+  for (const id of map.nodes) {
+    if (map.depth === 1) yield id
+    else yield* decodeListNode(Buffer.from(await readChunk(reader, id)), `list node ${Buffer.from(id).toString('hex')}`)
+  }
+}
+
+/** All chunk ids that an entry's content uses besides its extents' chunks: extent, list and hash nodes. */
+export async function* contentNodes(reader: SnapshotReader, entry: TreeEntry): AsyncGenerator<Uint8Array> {
+  const content = contentOf(entry)
+  if (content.kind !== 'cdc' && content.kind !== 'pages') return
+  if (content.kind === 'pages') yield* content.hashes
+  if (content.map.depth === 0) return
+  if (content.map.depth === 2) yield* content.map.nodes
+  yield* extentNodes(reader, content.map)
+}
+
+/**
+ * Bytes `[offset, offset + length)` of a file in pieces, at most one chunk each; the pieces are fresh.
+ * Reads only the nodes and frames that it needs. Fails: storage.*, repo.corrupt.
+ */
+export async function* readFile(
+  reader: SnapshotReader, entry: TreeEntry, range: { offset: number; length: number } = { offset: 0, length: entry.size },
+): AsyncGenerator<Uint8Array> {
+  const end = Math.min(entry.size, range.offset + range.length)
+  const content = contentOf(entry)
+  if (content.kind === 'inline') {
+    if (range.offset < end) yield Uint8Array.from(content.bytes.subarray(range.offset, end))
+    return
+  }
+  for await (const { offset, extents } of fileExtents(reader, entry)) {
+    if (offset >= end) return
+    if (offset + NODE_SPAN_BYTES <= range.offset && offset + extentsBytes(extents) <= range.offset) continue
+    let at = offset
+    for (const extent of extents.extents) {
+      const from = Math.max(at, range.offset)
+      const to = Math.min(at + extent.length, end)
+      if (from < to) yield await readExtent(reader, extents, extent, from - at, to - from)
+      at += extent.length
+    }
+  }
+}
+
+async function readExtent(
+  reader: SnapshotReader, extents: Extents, extent: Extents['extents'][number], from: number, length: number,
+): Promise<Uint8Array> {
+  const chunk = extent.ref === 0 ? undefined : extents.chunks[extent.ref - 1]
+  if (chunk === undefined) return new Uint8Array(length)
+  const start = extent.offset + from
+  return Uint8Array.from((await readChunk(reader, chunk.id)).subarray(start, start + length))
+}
