@@ -54,8 +54,8 @@ export const commands = {
     group: 'Set up',
     summary: 'create the repository and its recovery kit',
     description:
-      'Creates the repository that the configuration names. Writes the identity file if it is absent (mode 0600) ' +
-      'and prints the recovery kit: keep a copy of it away from this host.',
+      'Creates the repository that the configuration names. Writes the identity file if it is absent ' +
+      '(mode 0600) and prints the recovery kit: keep a copy of it away from this host.',
     arguments: {},
     options: {},
     examples: [['backstock init', 'create what ./backstock.yaml describes']],
@@ -126,8 +126,8 @@ export const commands = {
     group: 'Every day',
     summary: 'back up sources; all of them when none is named',
     description:
-      'Each source gives one snapshot, a complete tree whatever its kind. Exit status 3: the snapshot is there, but ' +
-      'some files could not be read; they are named.',
+      'Each source gives one snapshot, a complete tree whatever its kind. Exit status 3: the snapshot ' +
+      'is there, but some files could not be read; they are named.',
     arguments: { sources: { help: 'names from the configuration', many: true, complete: 'source' } },
     options: {
       kind: {
@@ -267,8 +267,8 @@ export const commands = {
     group: 'Bring back',
     summary: 'bring a source back, the latest snapshot if nothing else is said',
     description:
-      'Files keep their absolute path below the folder. Refuses a folder that is not empty unless --delta or ' +
-      '--overwrite is said. The same command resumes a restore that was cut off.',
+      'Files keep their absolute path below the folder. Refuses a folder that is not empty unless --delta ' +
+      'or --overwrite is said. The same command resumes a restore that was cut off.',
     arguments: { source: { help: 'its name in the configuration', required: true, complete: 'source' } },
     options: {
       to: { value: 'DIR', help: 'the folder to restore into', required: true, complete: 'folder' },

@@ -21,12 +21,17 @@ test(
     await chmod(join(dir, 'backstock'), 0o755)
     await writeFile(join(dir, 'script'), completionScript('bash'))
     const config = (source: string): string =>
-      `shop: acme\nrepository: { store: file:///x, identity: i }\nsources: { ${source}: { kind: files, paths: [/srv] } }\n`
+      [
+        'shop: acme',
+        'repository: { store: file:///x, identity: i }',
+        `sources: { ${source}: { kind: files, paths: [/srv] } }\n`,
+      ].join('\n')
     await writeFile(join(dir, 'backstock.yaml'), config('media'))
     await writeFile(join(dir, 'other.yaml'), config('logos'))
     await writeFile(join(dir, 'broken.yaml'), 'shop: [')
     const complete = (...words: string[]): string[] => {
-      const code = `. ./script; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _backstock; printf '%s\\n' "\${COMPREPLY[@]}"`
+      const call = '. ./script; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _backstock'
+      const code = `${call}; printf '%s\\n' "\${COMPREPLY[@]}"`
       const env = { ...process.env, PATH: `${dir}:${process.env['PATH']}` }
       const result = spawnSync('bash', ['-c', code, 'bash', 'backstock', ...words], {
         cwd: dir,

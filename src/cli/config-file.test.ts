@@ -46,7 +46,8 @@ test('checkConfigText() points at each error', () => {
   assert.deepEqual(problemsOf(text), [
     '4:13 repository.identity is 5; it must be text',
     '6:12 there is no key "exlude" in sources.media (did you mean "exclude"?)',
-    '7:18 schedule.full is "x"; it must be a cron line of five fields: minute, hour, day of the month, month, day of the week',
+    '7:18 schedule.full is "x"; it must be a cron line of five fields: ' +
+      'minute, hour, day of the month, month, day of the week',
   ])
 })
 

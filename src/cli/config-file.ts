@@ -249,8 +249,6 @@ function withAbsolutePaths(config: Config, folder: string): Config {
               ...source,
               paths: source.paths.map(at),
               excludeFrom: source.excludeFrom.map(at),
-              ...optional('mountpoint', source.mountpoint),
-              ...optional('sentinel', source.sentinel),
             },
       ]),
     ),

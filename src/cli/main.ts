@@ -1,20 +1,8 @@
 /**
- * The program: the one place that knows the process. Keeps itself light, since `--version` and completion run
- * often: everything else is imported after the compile cache is on.
+ * The program: the one place that knows the process. Imports the rest only when it is needed, since
+ * `--version` should be there at once. bin/backstock starts it and keeps its compiled code.
  */
 import { readFileSync } from 'node:fs'
-import { enableCompileCache } from 'node:module'
-import { join } from 'node:path'
-
-/**
- * Compiled code kept for the next start, in a folder that only this user can write: others must not plant
- * code.
- */
-function useCompileCache(): void {
-  const { XDG_CACHE_HOME, HOME } = process.env
-  const folder = XDG_CACHE_HOME ?? (HOME === undefined || HOME === '' ? undefined : join(HOME, '.cache'))
-  if (folder?.startsWith('/') === true) enableCompileCache(join(folder, 'backstock', 'compile'))
-}
 
 function ownVersion(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
@@ -30,7 +18,6 @@ async function main(): Promise<void> {
     process.stdout.write(`${ownVersion()}\n`)
     return
   }
-  useCompileCache()
   const [{ runProgram, cancelledExit }, { cancelOnSignals }, { systemClock }] = await Promise.all([
     import('./run.ts'),
     import('./signals.ts'),

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseConfig } from '../protocol/config.ts'
+import type { InputOf } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
-import { pickSources } from './pick-sources.ts'
+import { parseCommandLine } from './program.ts'
+import { pickSources, refuseDatabaseOptions } from './pick-sources.ts'
 
 function loaded(sources: Record<string, unknown>): LoadedConfig {
   const result = parseConfig({ shop: 'acme', repository: { store: 'file:///x', identity: '/i' }, sources })
@@ -34,6 +36,32 @@ test('pickSources() refuses kinds that this version does not have, when they are
   assert.deepEqual(names(pickSources(config, ['media'])), ['media'])
   assert.throws(() => pickSources(config, []), {
     code: 'config.invalid',
-    message: /"orders": sources of kind postgres/,
+    message: /"orders": kind postgres is not available yet/,
   })
+})
+
+test('refuseDatabaseOptions() lets a restore of files pass, and none of a database’s options', async () => {
+  const parse = async (line: string): Promise<InputOf<'restore'>> => {
+    const request = await parseCommandLine(`restore media --to x ${line}`.trim().split(' '), '1')
+    assert.ok(request.kind === 'run')
+    return request.input as InputOf<'restore'>
+  }
+  refuseDatabaseOptions('media', await parse('--delta --path a --at 2026-11-22'))
+  const lines = [
+    '--lsn 0/1',
+    '--before-xid 7',
+    '--name p',
+    '--immediate',
+    '--exclusive',
+    '--timeline 2',
+    '--tablespace-map a=b',
+  ]
+  for (const line of lines) {
+    const input = await parse(line)
+    const flag = line.split(' ')[0] ?? ''
+    assert.throws(() => refuseDatabaseOptions('media', input), {
+      code: 'usage.invalid',
+      message: `Cannot use ${flag}: "media" holds files, and files have no log (${flag} is for databases)`,
+    })
+  }
 })

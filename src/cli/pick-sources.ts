@@ -1,7 +1,8 @@
-/** Which sources of the configuration a command works on. */
+/** Which sources of the configuration a command works on, and what may be asked of them. */
 import { Failure } from '../base/failure.ts'
 import type { FilesSourceConfig } from '../protocol/config.ts'
 import { nearest } from '../protocol/nearest.ts'
+import { type InputOf, optionFlag } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
 
 /** A source that this version can back up and restore. */
@@ -23,7 +24,7 @@ export function pickSources(loaded: LoadedConfig, names: readonly string[]): Pic
       if (source.kind === 'files') return { name, source }
       throw new Failure(
         'config.invalid',
-        `Cannot use the source "${name}": sources of kind ${source.kind} are not available in this version (kind files is)`,
+        `Cannot use the source "${name}": kind ${source.kind} is not available yet (must be files)`,
         {
           facts: {
             source: name,
@@ -44,4 +45,27 @@ export function requireSourceName(loaded: LoadedConfig, name: string): void {
   throw new Failure('usage.invalid', `Cannot find the source "${name}" in ${loaded.file} (${end})`, {
     facts: { source: name },
   })
+}
+
+const databaseOptions = [
+  'lsn',
+  'beforeXid',
+  'name',
+  'immediate',
+  'exclusive',
+  'timeline',
+  'tablespaceMap',
+] as const satisfies readonly (keyof InputOf<'restore'>)[]
+
+/** Refuses options of `restore` that name a place in a database's log. Fails: usage.invalid. */
+export function refuseDatabaseOptions(name: string, input: InputOf<'restore'>): void {
+  for (const key of databaseOptions) {
+    const value = input[key]
+    const given = Array.isArray(value) ? value.length > 0 : value !== undefined && value !== false
+    if (!given) continue
+    const is = `"${name}" holds files, and files have no log (${optionFlag(key)} is for databases)`
+    throw new Failure('usage.invalid', `Cannot use ${optionFlag(key)}: ${is}`, {
+      facts: { source: name, hint: 'Choose a moment with --at TIME or a snapshot with --snapshot ID.' },
+    })
+  }
 }

@@ -37,7 +37,8 @@ test('a bar shows share, bytes, rate, time left, files and the current name', ()
   runTenSeconds(progress, clock)
   assert.equal(
     progressLine(progress, 140),
-    '[==========          ]  backup media  50 %  100 MiB of 200 MiB  10.0 MiB/s  0:10 left  100 of 200 files  srv/media/2026/logo.png',
+    '[==========          ]  backup media  50 %  100 MiB of 200 MiB  10.0 MiB/s  0:10 left  ' +
+      '100 of 200 files  srv/media/2026/logo.png',
   )
   assert.equal(out.text(), '')
   endProgress(progress)

@@ -1,6 +1,7 @@
 /**
- * Turns the issues that zod found into problems that a person understands: what is, what must be, what was meant.
- * Values below keys that look secret are never repeated. Pure: positions in the file are added by the reader.
+ * Turns the issues that zod found into problems that a person understands: what is, what must be, what was
+ * meant. Values below keys that look secret are never repeated. Pure: positions in the file are added by the
+ * reader.
  */
 import type { z } from 'zod'
 import { nearest } from './nearest.ts'
@@ -68,8 +69,9 @@ function problemsOfIssue(issue: Issue, base: Path, data: unknown, json: JsonSche
 }
 
 /**
- * The issues inside the one branch of a union that was clearly meant: the value is an object and exactly one branch
- * knows its keys but found something wrong deeper down. Otherwise undefined: then the union's own sentence is better.
+ * The issues inside the one branch of a union that was clearly meant: the value is an object and exactly one
+ * branch knows its keys but found something wrong deeper down. Otherwise undefined: then the union's own
+ * sentence is better.
  */
 function unionIssues(issue: Issue & { code: 'invalid_union' }, value: unknown): readonly Issue[] | undefined {
   if (typeof value !== 'object' || value === null) return undefined
@@ -165,7 +167,10 @@ function orList(words: readonly string[]): string {
   return `${words.slice(0, -1).join(', ')} or ${words.at(-1) ?? ''}`
 }
 
-/** The keys that the schema knows at `path`; of a union, those of the branch with the same `kind`, else of all. */
+/**
+ * The keys that the schema knows at `path`; of a union, those of the branch with the same `kind`, else of
+ * all.
+ */
 function keysAt(json: JsonSchema, path: Path, data: unknown): string[] {
   let schemas = [json]
   let value = data

@@ -66,7 +66,8 @@ test('parseConfig() finds every problem, each once', () => {
     'shop must not be empty',
     'repository.uploadLimit is "fast"; it must be a rate such as 512KiB/s or 10MiB/s',
     'the name "Media" must be 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit',
-    'sources.other.kind is "file"; it must be files, postgres, mariadb, redis, sqlite or command (did you mean "files"?)',
+    'sources.other.kind is "file"; it must be files, postgres, mariadb, redis, sqlite or command ' +
+      '(did you mean "files"?)',
   ])
 })
 

@@ -1,9 +1,9 @@
 /**
- * The shape of backstock.yaml: what may be written there, and what the program gets. Not: reading files, secrets, or
- * where in a file an error lies (src/cli/config-file.ts).
+ * The shape of backstock.yaml: what may be written there, and what the program gets. Not: reading files,
+ * secrets, or where in a file an error lies (src/cli/config-file.ts).
  *
- * Every `error` and `description` here is shown to people. An error is the end of a sentence and begins with "must".
- * Unknown keys are errors: a misspelt `exclude` must not silently back up everything.
+ * Every `error` and `description` here is shown to people. An error is the end of a sentence and begins with
+ * "must". Unknown keys are errors: a misspelt `exclude` must not silently back up everything.
  */
 import { z } from 'zod'
 import { type ConfigProblem, configProblems } from './config-problems.ts'
@@ -111,8 +111,10 @@ const filesSource = z
     excludeLargerThan: size.optional().describe('Leaves out files above this size.'),
     oneFileSystem: z.boolean().default(false).describe('Does not enter other file systems mounted below.'),
     cachedirTag: z.boolean().default(false).describe('Leaves out folders that hold a CACHEDIR.TAG.'),
-    mountpoint: path.optional().describe('Must be a mount point when the backup starts: is the disk there?'),
-    sentinel: path.optional().describe('A file that must exist when the backup starts.'),
+    mountpoint: z.boolean().default(false).describe('Each path must be a mount point: is the disk there?'),
+    sentinel: fileName
+      .optional()
+      .describe('The name of a file that each path must hold: .backstock-sentinel'),
     inode: z
       .enum(['use', 'ignore'])
       .default('use')
@@ -123,7 +125,10 @@ const filesSource = z
   })
   .describe('Files and folders.')
 
-/** Kinds whose settings are not fixed yet: known, so that one file can serve several versions; refused when used. */
+/**
+ * Kinds whose settings are not fixed yet: known, so that one file can serve several versions; refused when
+ * used.
+ */
 function futureSource<Kind extends string>(
   kind: Kind,
 ): z.ZodObject<{ kind: z.ZodLiteral<Kind> }, z.core.$loose> {

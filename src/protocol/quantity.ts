@@ -1,6 +1,6 @@
 /**
- * Quantities as people write them in the configuration and on the command line: `10MiB`, `10MiB/s`, `90s`, `14d`.
- * Units are exact: KiB is 1024, kB is 1000; a bare K or M is refused because tools disagree about it.
+ * Quantities as people write them in the configuration and on the command line: `10MiB`, `10MiB/s`, `90s`,
+ * `14d`. Units are exact: KiB is 1024, kB is 1000; a bare K or M is refused because tools disagree about it.
  */
 
 /** What the configuration's schema says of a size. */

@@ -168,7 +168,10 @@ async function waitingChild(options: { stubborn?: boolean } = {}): Promise<Child
     }) }
     const { stdin, stdout, stderr, env } = process
     process.exitCode = await runProgram(
-      { argv: ['backup'], env, cwd: '/', stdin, stdout, stderr, clock: systemClock, signal: cancelOnSignals(cancelledExit), version: '1' },
+      {
+        argv: ['backup'], cwd: '/', version: '1', env, stdin, stdout, stderr,
+        clock: systemClock, signal: cancelOnSignals(cancelledExit),
+      },
       { backup: async () => waiting },
     )`
   await writeFile(join(dir, 'waiting.mts'), program)

@@ -1,4 +1,4 @@
-/** For tests: a world of one's own, so that the program runs in the test's process and everything it says is kept. */
+/** For tests: a world of one's own. The program runs in the test's process; everything it says is kept. */
 import { PassThrough, Writable } from 'node:stream'
 import type { Clock } from '../../src/base/clock.ts'
 import type { OutputStream } from '../../src/cli/print.ts'
