@@ -16,8 +16,8 @@ const emoji = /\p{Emoji_Presentation}|\ufe0f/u
 /** East Asian wide and fullwidth blocks (Unicode EastAsianWidth W and F, whole blocks). */
 const wide = new RegExp(
   '^[\\u1100-\\u115f\\u2e80-\\u303e\\u3041-\\u33ff' +
-    '\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua000-\\ua4cf\\ua960-\\ua97f\\uac00-\\ud7a3\\uf900-\\ufaff\\ufe30-\\ufe6f' +
-    '\\uff00-\\uff60\\uffe0-\\uffe6' +
+    '\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua000-\\ua4cf\\ua960-\\ua97f' +
+    '\\uac00-\\ud7a3\\uf900-\\ufaff\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6' +
     '\\u{1b000}-\\u{1b2ff}\\u{20000}-\\u{3fffd}]',
   'u',
 )

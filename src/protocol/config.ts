@@ -20,10 +20,6 @@ import {
 /** The name of a source; also a part of object names in the repository (docs/format.md, section 1). */
 export const sourceNamePattern = /^[a-z0-9][a-z0-9._-]{0,62}$/
 
-/** Every kind of source the schema knows. */
-export const sourceKinds = ['files', 'postgres', 'mariadb', 'redis', 'sqlite', 'command'] as const
-export type SourceKind = (typeof sourceKinds)[number]
-
 const text = z
   .string()
   .min(1, 'must not be empty')
