@@ -177,13 +177,12 @@ function bracketSource(glob: string, start: number): { source: string; end: numb
     const low = memberAt(glob, at)
     if (low === undefined) return undefined
     at = low.end
+    // git compares the lower end before it sees the range: `[b-a]` matches `b`.
+    members += escapeChar(low.char)
     const high = glob[at] === '-' && glob[at + 1] !== ']' ? memberAt(glob, at + 1) : undefined
-    if (high === undefined) {
-      members += escapeChar(low.char)
-      continue
-    }
+    if (high === undefined) continue
     at = high.end
-    if (low.char <= high.char) members += `${escapeChar(low.char)}-${escapeChar(high.char)}`
+    if (low.char <= high.char) members += `-${escapeChar(high.char)}`
   }
   const body = members === '' ? '(?!)' : `[${members}]`
   const source = negated ? `(?!/)(?!${body}).` : `(?!/)${body}`
