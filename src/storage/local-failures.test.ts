@@ -222,7 +222,7 @@ function pretendedDiskAt(path: string): SmallDisk {
 }
 
 for (const [kind, openDisk] of DISKS) {
-  it(`\`localStore()\` on a full disk keeps what was stored and leaves nothing behind (${kind})`, async (context) => {
+  it(`\`localStore()\` on a full disk keeps what was stored, nothing more (${kind})`, async (context) => {
     const { path, calls } = await openDisk(context)
     const store = await localStore(path, { calls })
     assert.equal(await store.put('a/fits', patternOf(600_000)), 'created')
@@ -247,7 +247,7 @@ for (const [kind, openDisk] of DISKS) {
   })
 }
 
-it('`localStore()` does not take a folder that this user may not read for empty', async (context) => {
+it('`localStore()` takes no folder for empty that it may not read', async (context) => {
   const path = await newFolder(context)
   if (process.getuid?.() === 0) await chown(path, 65_534, 65_534)
   await asPlainUser(async () => {

@@ -55,7 +55,7 @@ const DIES_AT_CALL = `
   console.log(await store.put('d/x', patternOf(100_000)))
 `
 
-it('`localStore()` leaves all or nothing of a blob when its process dies at any system call', async (context) => {
+it('`localStore()` leaves all or nothing of a blob when it dies at any system call', async (context) => {
   const seen = { none: 0, whole: 0, leftovers: 0 }
   let isDone = false
   for (let at = 0; !isDone; at++) {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
-import { mkdir, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { mkdir, mkdtemp, readdir, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
 import { assertFails, assertSameBytes, namesOf, patternOf } from '../../test/contract/store-asserts.ts'
 import { testStore } from '../../test/contract/store-contract.ts'
 import { errnoError, filesBelow, hookedCalls } from '../../test/harness/local-place.ts'
@@ -140,6 +142,23 @@ describe('`localStore()` files', () => {
     await assertFails('storage.denied', store.get('link'))
     await assertFails('storage.denied', store.put('link', patternOf(3)))
     await assertFails('storage.exists', store.put('folder/x', patternOf(3)))
+  })
+
+  it('that are pipes are no blobs, and stop nobody', async (context) => {
+    const { path, store } = await openPlace(context)
+    await promisify(execFile)('mkfifo', [join(path, 'pipe')])
+    await assertFails('storage.missing', store.get('pipe'))
+    await assertFails('storage.exists', store.put('pipe', patternOf(3)))
+    assert.equal(await store.stat('pipe'), undefined)
+    assert.deepEqual(await namesOf(store, ''), [])
+  })
+
+  it('larger than any blob are read in ranges only', async (context) => {
+    const { path, store } = await openPlace(context)
+    await writeFile(join(path, 'huge'), '')
+    await truncate(join(path, 'huge'), 1024 ** 3 + 1)
+    await assertFails('repo.foreign', store.get('huge'))
+    assertSameBytes(await store.get('huge', { offset: 1024 ** 3 - 4, length: 5 }), new Uint8Array(5))
   })
 
   it('and folders do not share a name', async (context) => {

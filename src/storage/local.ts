@@ -113,7 +113,7 @@ async function putBlob(
     } catch (error) {
       // Someone removed the folder (it was empty), or swept the temporary file of a put that took very long.
       if (errnoOf(error) !== 'ENOENT' || tries === PUT_TRIES_MAX) throw error
-      await confirmRoot(folder)
+      // Forgotten folders are made again, which first makes sure that the store's own folder is still there.
       folder.known.clear()
     }
   }

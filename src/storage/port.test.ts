@@ -99,6 +99,13 @@ it('`portStore()` uses the buffers of its puts again', async () => {
   assert.equal(buffers.size, 10)
 })
 
+it('`portStore()` takes no buffer away from the served store', async () => {
+  const cache = Buffer.from(patternOf(1000))
+  const store = await overPort({ ...memoryStore(), get: () => Promise.resolve(cache.subarray(100, 200)) })
+  assertSameBytes(await store.get('a'), patternOf(1000).subarray(100, 200))
+  assertSameBytes(cache, patternOf(1000))
+})
+
 it('`portStore()` has no more calls in flight than it may', async () => {
   let open = 0
   let openMax = 0
@@ -147,11 +154,20 @@ it('`portStore()` fails calls under way, waiting and later when the serving side
 
 it('`portStore()` fails calls under way when it is closed, and the served call is stopped', async () => {
   const inner = hostileOverMemory({ on: 'put', trick: { kind: 'hang' } })
-  const store = await overPort(inner)
+  const served = Promise.withResolvers<unknown>()
+  const store = await overPort({
+    ...inner,
+    put(name, bytes, options) {
+      const put = inner.put(name, bytes, options)
+      put.then(served.resolve, served.reject)
+      return put
+    },
+  })
   const failed = assertFails('storage.offline', store.put('a', patternOf(10)))
   await inner.untilHanging()
   await store.close()
   await failed
+  await assertFails('cancelled', served.promise)
 })
 
 it('`portStore()` ends a list that is left, and one that fails', async () => {

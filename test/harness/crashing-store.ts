@@ -19,7 +19,7 @@ export class StoreCrash extends Error {
 export interface CrashPlan {
   /** Which put or delete is cut, from 0. */
   readonly at: number
-  /** The cut put leaves the first half of its bytes; else nothing. Our drivers promise that this cannot be. */
+  /** The cut put leaves the first half of its bytes; else nothing. Drivers promise that this cannot be. */
   readonly torn?: boolean
 }
 

@@ -14,8 +14,8 @@ type Trick =
   /** Does it, then throws as if no answer had come (default storage.offline). */
   | { readonly kind: 'lose-answer'; readonly code?: FailureCode }
   /**
-   * put: says created and stores nothing · get: missing · stat: undefined · delete: says deleted and keeps it ·
-   * list: leaves out the blobs that the rule's `name` fits.
+   * put: says created and stores nothing · get: missing · stat: undefined ·
+   * delete: says deleted and keeps it · list: leaves out the blobs that the rule's `name` fits.
    */
   | { readonly kind: 'lie' }
   /** put: stores the first half and throws storage.offline. */
