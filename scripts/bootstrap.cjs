@@ -3,9 +3,11 @@
  * packages of package-lock.json when node_modules does not hold exactly them, and names or installs the
  * system tools in use.
  *
+ * ```
  * node scripts/bootstrap.cjs             the packages
  * node scripts/bootstrap.cjs --test      and the tools that tests run
  * node scripts/bootstrap.cjs --bench     and the programs that benches compare with
+ * ```
  *
  * Plain CommonJS that Node 14 can run, since it runs before anything is installed. Quiet when nothing is to
  * do. Missing packages end the run (exit 1); a missing system tool is named, and the tests that need it are
