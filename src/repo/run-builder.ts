@@ -47,7 +47,8 @@ export interface RunBuilder {
   /** 64 hex digits, written into the file. */
   readonly name: string
   readonly entryCount: number
-  readonly descriptor: number
+  /** -1 once it is closed. */
+  descriptor: number
   readonly pages: Buffer
   readonly fences: Uint32Array
   readonly bloom: Uint32Array
@@ -128,6 +129,7 @@ export function finishRun(builder: RunBuilder, packs: Buffer): void {
     renameSync(builder.temporary, builder.path)
     syncFolder(dirname(builder.path))
   })
+  closeRun(builder)
 }
 
 function runFooter(builder: RunBuilder, parts: readonly [Buffer, Buffer, Buffer]): Buffer {
@@ -144,9 +146,14 @@ function runFooter(builder: RunBuilder, parts: readonly [Buffer, Buffer, Buffer]
   return footer
 }
 
-/** Ends a builder, finished or not: what was not finished is removed. */
+/**
+ * Gives up a run that may not be finished, and removes what was written of it. Does nothing to a finished
+ * one.
+ */
 export function closeRun(builder: RunBuilder): void {
+  if (builder.descriptor < 0) return
   closeSync(builder.descriptor)
+  builder.descriptor = -1
   rmSync(builder.temporary, { force: true })
 }
 
