@@ -220,7 +220,12 @@ test('`listXattrs()` works in worker threads, several at a time', async () => {
     let wrong = 0
     for (let nth = 0; nth < 2000; nth++) {
       if (listXattrs(workerData)[0] !== 'user.a') wrong++
-      try { getXattr(workerData + 'none', 'user.a'); wrong++ } catch (error) { if (errnoOf(error) !== 'ENOENT') wrong++ }
+      try {
+        getXattr(workerData + 'none', 'user.a')
+        wrong++
+      } catch (error) {
+        if (errnoOf(error) !== 'ENOENT') wrong++
+      }
     }
     parentPort.postMessage(wrong)`
   const run = (): Promise<unknown> =>

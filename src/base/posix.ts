@@ -1,10 +1,11 @@
 /**
- * The calls of the C library that Node does not offer: extended attributes, holes, times in nanoseconds, device
- * nodes, locks that vanish with their process, raw directory listings. Bound through koffi on first use, in each
- * thread by itself. Not here: anything that node:fs does well.
+ * The calls of the C library that Node does not offer: extended attributes, holes, times in nanoseconds,
+ * device nodes, locks that vanish with their process, raw directory listings. Bound through koffi on first
+ * use, in each thread by itself. Not here: anything that node:fs does well.
  *
- * Paths are raw bytes in latin1 strings (file-entry.ts). No call follows a symlink in the last component. What
- * the system refuses is thrown as node:fs does it, an Error with `code` (`EPERM`), so that errnoOf() reads both.
+ * Paths are raw bytes in latin1 strings (file-entry.ts). No call follows a symlink in the last component.
+ * What the system refuses is thrown as node:fs does it, an Error with `code` (`EPERM`), so that errnoOf()
+ * reads both.
  */
 import { createRequire } from 'node:module'
 import { getSystemErrorMessage, getSystemErrorName } from 'node:util'
@@ -135,7 +136,10 @@ export function removeXattr(target: PathOrFd, name: string): void {
   if (error.code !== 'ENODATA') throw error
 }
 
-/** Where the next data lies at or after `offset`, or undefined if only a hole is left. Moves the file's position. */
+/**
+ * Where the next data lies at or after `offset`, or undefined if only a hole is left. Moves the file's
+ * position.
+ */
 export function seekData(fd: number, offset: number): number | undefined {
   const found = Number(callOf('lseek')(fd, offset, SEEK_DATA))
   if (found >= 0) return found
@@ -144,7 +148,10 @@ export function seekData(fd: number, offset: number): number | undefined {
   throw error
 }
 
-/** Where the next hole begins at or after `offset`; the end of the file counts as one. Moves the file's position. */
+/**
+ * Where the next hole begins at or after `offset`; the end of the file counts as one. Moves the file's
+ * position.
+ */
 export function seekHole(fd: number, offset: number): number {
   const found = Number(callOf('lseek')(fd, offset, SEEK_HOLE))
   if (found < 0) throw systemError('lseek', fd)
@@ -194,8 +201,8 @@ export function splitDevice(device: bigint): { major: number; minor: number } {
 }
 
 /**
- * Takes the exclusive lock of an open file, or returns false at once if another open file holds it.
- * It ends with closeSync() or with the process, however that dies. Children that inherit the descriptor keep it.
+ * Takes the exclusive lock of an open file, or returns false at once if another open file holds it. It ends
+ * with closeSync() or with the process, however that dies. Children that inherit the descriptor keep it.
  */
 export function lockFile(fd: number): boolean {
   if (callOf('flock')(fd, LOCK_EX_NB) === 0) return true
@@ -213,7 +220,7 @@ export function syncFileSystem(fd: number): void {
   if (callOf('syncfs')(fd) !== 0) throw systemError('syncfs', fd)
 }
 
-/** Tells the page cache what comes: `sequential` reads ahead further, `done` lets clean pages go. A hint: never fails. */
+/** A hint for the page cache, never fails: `sequential` reads ahead further, `done` lets clean pages go. */
 export function adviseFile(fd: number, advice: keyof typeof FADVISE): void {
   if (hasPosix()) callOf('fadvise')(fd, 0, 0, FADVISE[advice])
 }

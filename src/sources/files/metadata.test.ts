@@ -71,7 +71,8 @@ test('`applyMetadata()` as a user without rights reports the owner and leaves se
     BECOME
     writeFileSync(${JSON.stringify(path)}, 'content')
     const entry = readEntry(${JSON.stringify(path)}, 'foreign')
-    const xattrs = [{ name: 'trusted.a', value: Buffer.from('x') }, { name: 'user.a', value: Buffer.from('y') }]
+    const value = Buffer.from('x')
+    const xattrs = [{ name: 'trusted.a', value }, { name: 'user.a', value }]
     const wanted = { ...entry, uid: 4321, mode: 0o6755, mtime: 5n, xattrs }
     console.log(JSON.stringify(applyMetadata('foreign', ${JSON.stringify(path)}, wanted)))`)
   assert.deepEqual(JSON.parse(said), [

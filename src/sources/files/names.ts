@@ -63,7 +63,7 @@ export function takeName(list: NameList): string | undefined {
 
 function readFolder(path: string, take: (name: string) => void): void {
   if (!hasPosix()) {
-    // Slower, and it holds all names at once; but names only: opendir() may look up types by wrongly decoded names.
+    // Holds all names at once; but opendir() may look up types by names that it has decoded wrongly.
     for (const name of readdirSync(pathBytes(path), { encoding: 'latin1' })) take(name)
     return
   }

@@ -47,7 +47,8 @@ test('`detectPageBytes()` knows SQLite files of any page size', () => {
     const database = new DatabaseSync(path)
     database.exec(`PRAGMA page_size = ${pageBytes}; CREATE TABLE orders (id INTEGER PRIMARY KEY, text TEXT)`)
     database.exec(
-      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) INSERT INTO orders SELECT i, 'order' FROM n",
+      `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+       INSERT INTO orders SELECT i, 'order' FROM n`,
     )
     database.close()
     assert.equal(detect(readFileSync(path)), Math.max(4096, pageBytes))

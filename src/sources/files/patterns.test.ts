@@ -10,9 +10,9 @@ import { compilePatterns, decideExclude, patternLines } from './patterns.ts'
 
 /** What patterns are made of. */
 const PIECES =
-  'a b ab B * ? ** *** / / \\* \\ [ab] [!a] [^b] [a-c] []a] [!]a] [[:alpha:]] [[:nope:]] [ ] ! # . - [b-a] [\\]a] [a-]'
+  'a b ab B * ? ** *** / / \\* \\ [ab] [!a] [^b] [a-c] []a] [!]a] [[:alpha:]] [[:nope:]] [ ] ! # . - [b-a]'
     .split(' ')
-    .concat(' ', '\\ ')
+    .concat('[\\]a]', '[a-]', ' ', '\\ ')
 
 /** As the walk asks, for a path of which no parent is excluded. */
 function verdict(patterns: string[], path: string, isFolder = false): boolean | undefined {

@@ -23,7 +23,7 @@ export interface DataRange {
 /** Beyond this many data ranges the rest of a file counts as data, holes included: they read as zeros. */
 export const RANGE_COUNT_MAX = 65536
 
-// O_NONBLOCK: a pipe that took the file's place must not stop the backup. It changes nothing for regular files.
+// O_NONBLOCK: a pipe that took the file's place must not stop the backup. Regular files do not care.
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY
 
 /** Opens a regular file to read it, leaving its access time alone where the system lets us. */

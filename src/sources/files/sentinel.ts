@@ -78,7 +78,8 @@ export function judgeShrink(
 ): ShrinkVerdict {
   const { previous, current } = counts
   if (previous === undefined || previous.files === 0) return { kind: 'fine' }
-  const lost = `${previous.files} files (${previous.bytes} bytes) before, ${current.files} (${current.bytes} bytes) now`
+  const before = `${previous.files} files (${previous.bytes} bytes) before`
+  const lost = `${before}, ${current.files} (${current.bytes} bytes) now`
   const isEmptied = current.files === 0 || (current.bytes === 0 && previous.bytes > 0)
   if (isEmptied && !options.allowEmpty) {
     throw new Failure('source.emptied', `Cannot back up source "${source}": it has been emptied, ${lost}`, {

@@ -39,6 +39,7 @@ import {
   linkEntry,
   makeEntry,
   openTarget,
+  removeTarget,
   writeTarget,
 } from './write.ts'
 
@@ -280,6 +281,19 @@ test('`clearTarget()` frees the space of a range', () => {
   assert.equal(bytes.length, 1 << 20)
   assert(bytes.subarray(4096).every((byte) => byte === 0) && bytes[4095] === 1)
   assert(statSync(join(to, 'file')).blocks <= 16)
+})
+
+test('`removeTarget()` removes a file and nothing else', () => {
+  mkdirSync(join(to, 'folder'), { recursive: true })
+  writeFileSync(join(dir, 'outside'), 'precious')
+  symlinkSync(join(dir, 'outside'), join(to, 'link'))
+  const target = openRestoreTarget(to)
+  assert.deepEqual(removeTarget(target, 'link'), [])
+  assert.deepEqual(removeTarget(target, 'link'), [])
+  assert.equal(removeTarget(target, 'folder')[0]?.code, 'EISDIR')
+  closeRestoreTarget(target)
+  assert.deepEqual(readdirSync(to), ['folder'])
+  assert.equal(readFileSync(join(dir, 'outside'), 'utf8'), 'precious')
 })
 
 test('`writeTarget()` fails with restore.failed when the disk is full', () => {
