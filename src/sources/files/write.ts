@@ -131,20 +131,6 @@ export function finishFile(file: { fd: number; path: string }, entry: FileEntry)
 }
 
 /**
- * Removes a file or another entry that is no folder, such as one that turned out damaged half-way; nothing
- * there is fine. Fails: restore.failed.
- */
-export function removeTarget(target: RestoreTarget, path: string): FileProblem[] {
-  try {
-    unlinkSync(pathBytes(placeOf(target, path)))
-    return []
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return []
-    return [restoreProblem(path, 'cannot remove the file', error)]
-  }
-}
-
-/**
  * Gives a restored file one more name. Metadata belongs to the file and is not set again. A problem means
  * that the name is missing (EMLINK, or a file system without hard links): the caller may write a copy. Fails:
  * restore.failed.
@@ -180,15 +166,6 @@ export function finishFolder(target: RestoreTarget, path: string, entry: FileEnt
     }
   } catch (error) {
     return [restoreProblem(path, 'cannot finish the folder', error)]
-  }
-}
-
-/** Removes a file that must not stay: what was written of it is damaged. A file that is gone is fine. */
-export function removeTarget(target: RestoreTarget, path: string): void {
-  try {
-    unlinkSync(pathBytes(placeOf(target, path)))
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw restoreFailure('remove', path, error)
   }
 }
 
