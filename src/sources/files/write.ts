@@ -131,6 +131,18 @@ export function finishFile(file: { fd: number; path: string }, entry: FileEntry)
 }
 
 /**
+ * Removes a file that must not stay: what was written of it is damaged. A file that is gone is fine.
+ * Fails: restore.failed, since a damaged file must not pass for a good one.
+ */
+export function removeTarget(target: RestoreTarget, path: string): void {
+  try {
+    unlinkSync(pathBytes(placeOf(target, path)))
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw restoreFailure('remove', path, error)
+  }
+}
+
+/**
  * Gives a restored file one more name. Metadata belongs to the file and is not set again. A problem means
  * that the name is missing (EMLINK, or a file system without hard links): the caller may write a copy. Fails:
  * restore.failed.
