@@ -1,7 +1,7 @@
 /**
- * Takes over what an interrupted backup left: its pack set, the packs its index runs list, and the packs it stored
- * after the last run. Nothing is believed that was not looked at: runs must list packs that are there in full length,
- * packs without a run are read and hashed.
+ * Takes over what an interrupted backup left: its pack set, the packs its index runs list, and the packs it
+ * stored after the last run. Nothing is believed that was not looked at: runs must list packs that are there
+ * in full length, packs without a run are read and hashed.
  */
 import { FOOTER_BYTES, decodeFooter, openHeader, CHUNK_ID_BYTES, type PackKind } from '../format/pack.ts'
 import { INDEX_PACK_BYTES, decodeIndexRun, indexPackAt } from '../format/index-run.ts'
@@ -48,7 +48,8 @@ export async function adoptSession(context: AdoptContext, plan: BackupPlan): Pro
 
 /** Newest first. */
 async function deadSessions(
-  context: AdoptContext, plan: BackupPlan,
+  context: AdoptContext,
+  plan: BackupPlan,
 ): Promise<{ session: Session; announced: number }[]> {
   const { store, domain, source, history } = context
   const used = new Set(history.map((snapshot) => snapshot.packSet))
@@ -56,8 +57,9 @@ async function deadSessions(
   for await (const { name, modified } of store.list(`sessions/${domain.id}/${source}/`)) {
     const session = await readSession(context, name)
     if (session === undefined || used.has(session.packSet)) continue
-    const fits = plan.kind === 'full' ? session.kind === 'full' : session.generation === plan.full?.generation
-    if (fits && session.kind !== 'full' === (plan.kind !== 'full')) dead.push({ session, announced: modified })
+    const isFull = session.kind === 'full'
+    const fits = plan.kind === 'full' ? isFull : !isFull && session.generation === plan.full?.generation
+    if (fits) dead.push({ session, announced: modified })
   }
   return dead.sort((a, b) => b.announced - a.announced)
 }
@@ -76,7 +78,9 @@ async function readSession(context: AdoptContext, name: string): Promise<Session
 }
 
 async function adoptPackSet(
-  context: AdoptContext, session: Session, announced: number,
+  context: AdoptContext,
+  session: Session,
+  announced: number,
 ): Promise<Adopted | undefined> {
   const { store, domain } = context
   const there = new Map<string, BlobStat>()
@@ -106,19 +110,29 @@ async function adoptPackSet(
 }
 
 async function readRun(
-  context: AdoptContext, packSet: string, name: string,
+  context: AdoptContext,
+  packSet: string,
+  name: string,
 ): Promise<{ reference: LineageRun; packs: { id: string; bytes: number }[] } | undefined> {
   try {
     const object = await context.store.get(name)
     const number = Number(name.slice(-6))
     if (name !== runName(context.domain.id, packSet, number)) return undefined
     const expected = {
-      repository: Buffer.from(context.config.repository, 'hex'), domain: Buffer.from(context.domain.id, 'hex'),
-      packSet: Buffer.from(packSet, 'hex'), number, what: name,
+      repository: Buffer.from(context.config.repository, 'hex'),
+      domain: Buffer.from(context.domain.id, 'hex'),
+      packSet: Buffer.from(packSet, 'hex'),
+      number,
+      what: name,
     }
     const run = decodeIndexRun(object, expected, context.keys.indexKey)
-    const packs = Array.from({ length: run.packs.length / INDEX_PACK_BYTES }, (_, i) => indexPackAt(run.packs, i))
-    return { reference: { n: number, sha256: sha256(object).toString('hex'), entries: run.entries.length / 40 }, packs }
+    const packs = Array.from({ length: run.packs.length / INDEX_PACK_BYTES }, (_, i) =>
+      indexPackAt(run.packs, i),
+    )
+    return {
+      reference: { n: number, sha256: sha256(object).toString('hex'), entries: run.entries.length / 40 },
+      packs,
+    }
   } catch (error) {
     if (isFailure(error) && !error.code.startsWith('storage.offline')) return undefined
     throw error
@@ -127,7 +141,10 @@ async function readRun(
 
 /** A whole, right pack of this pack set, or undefined. */
 async function readLoosePack(
-  context: AdoptContext, packSet: string, id: string, blob: BlobStat,
+  context: AdoptContext,
+  packSet: string,
+  id: string,
+  blob: BlobStat,
 ): Promise<StoredPack | undefined> {
   try {
     const tail = await context.store.get(blob.name, { offset: Math.max(0, blob.bytes - FOOTER_BYTES) })

@@ -1,6 +1,6 @@
 /**
- * The backup flow: source -> segments -> chunks -> packs -> index runs -> refs -> snapshot.
- * Order is the safety (docs/format.md section 1): whatever stops here, the repository is whole, and the next run adopts
+ * The backup flow: source -> segments -> chunks -> packs -> index runs -> refs -> snapshot. Order is the
+ * safety (docs/format.md section 1): whatever stops here, the repository is whole, and the next run adopts
  * what was stored.
  */
 import type { Clock } from '../base/clock.ts'
@@ -10,20 +10,39 @@ import { randomBytes, randomHex } from '../base/random.ts'
 import { encodeSigned } from '../format/signed.ts'
 import { sha256 } from '../format/seal.ts'
 import {
-  sessionName, snapshotId, snapshotName, SNAPSHOT_LIMITS,
-  type LineageSet, type Session, type Snapshot, type SnapshotKind,
+  sessionName,
+  snapshotId,
+  snapshotName,
+  SNAPSHOT_LIMITS,
+  type LineageSet,
+  type Session,
+  type Snapshot,
+  type SnapshotKind,
 } from '../format/snapshot.ts'
 import type { ConfigDomain } from '../format/config.ts'
 import { adoptRun, type SharedIndex } from '../repo/chunk-index.ts'
 import {
-  lockSource, removeFile, subFolder, treeCachePath, unlockSource, updateHostState, type HostFolder,
+  emptySubFolder,
+  lockSource,
+  removeFile,
+  treeCachePath,
+  unlockSource,
+  updateHostState,
+  type HostFolder,
 } from '../repo/host-folder.ts'
-import { currentEpoch, domainKeys, requireIdKey, sealDetails, writingDomain, type Access, type DomainKeys } from '../repo/keys.ts'
+import {
+  currentEpoch,
+  domainKeys,
+  requireIdKey,
+  sealDetails,
+  writingDomain,
+  type Access,
+  type DomainKeys,
+} from '../repo/keys.ts'
 import { openLineage } from '../repo/lineage.ts'
-import { buildSessionRun, dropSessionRun, lineageSet } from '../repo/run-writer.ts'
+import { buildSessionRun, lineageSet } from '../repo/run-writer.ts'
 import type { WriterKeys } from '../repo/saver.ts'
 import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
-import type { SortedRun } from '../repo/sorted-run.ts'
 import type { BlobStore } from '../storage/store.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import type { Source, SourceView } from '../sources/source.ts'
@@ -80,18 +99,24 @@ export interface BackupRun {
 }
 
 /**
- * Backs up one source. The snapshot is durable when it resolves; problems with single files are in the summary.
- * Fails: repo.busy, source.*, storage.*, key.*, repo.corrupt, cancelled.
+ * Backs up one source. The snapshot is durable when it resolves; problems with single files are in the
+ * summary. Fails: repo.busy, source._, storage._, key.*, repo.corrupt, cancelled.
  */
 export async function backup(
-  access: Access, host: HostFolder, source: Source, options: BackupOptions,
+  access: Access,
+  host: HostFolder,
+  source: Source,
+  options: BackupOptions,
 ): Promise<BackupSummary> {
   const started = options.clock.elapsed()
   const lock = lockSource(host, source.name)
   try {
     const domain = writingDomain(access)
     const keys = await domainKeys(access, domain.id)
-    const { snapshots: history } = await listSnapshots(access.store, access.config, { domain: domain.id, source: source.name })
+    const { snapshots: history } = await listSnapshots(access.store, access.config, {
+      domain: domain.id,
+      source: source.name,
+    })
     const plan = planBackup(options.kind, history)
     const view = await source.begin(plan.head && beforeOf(plan.head)) // refuses what is unmounted or suddenly empty
     try {
@@ -125,8 +150,12 @@ function beginRun(
   access: Access,
   host: HostFolder,
   parts: {
-    domain: ConfigDomain; keys: DomainKeys; plan: BackupPlan
-    source: Source; options: BackupOptions; adopted: Adopted | undefined
+    domain: ConfigDomain
+    keys: DomainKeys
+    plan: BackupPlan
+    source: Source
+    options: BackupOptions
+    adopted: Adopted | undefined
   },
 ): BackupRun {
   const begun = parts.options.clock.now()
@@ -139,9 +168,16 @@ async function announce(run: BackupRun): Promise<void> {
   const { domain, source, plan, packSet, id, access } = run
   const name = sessionName(domain.id, source.name, id)
   const session: Session = {
-    type: 'session', version: 1, id, source: source.name, kind: plan.kind,
-    generation: plan.full?.generation ?? packSet, packSet, parent: plan.parent?.id ?? null,
-    begun: formatTime(run.begun), snapshot: snapshotName(domain.id, source.name, id),
+    type: 'session',
+    version: 1,
+    id,
+    source: source.name,
+    kind: plan.kind,
+    generation: plan.full?.generation ?? packSet,
+    packSet,
+    parent: plan.parent?.id ?? null,
+    begun: formatTime(run.begun),
+    snapshot: snapshotName(domain.id, source.name, id),
   }
   const place = { kind: 'session', repository: access.config.repository, name } as const
   await run.store.put(name, encodeSigned({ ...place, payload: session }, signingSeedOf(run.keys)))
@@ -149,42 +185,56 @@ async function announce(run: BackupRun): Promise<void> {
 
 /** Opens the lineage's index and the lanes around `body`; closes them whatever happens. */
 async function withEngine<T>(
-  run: BackupRun, adopted: Adopted | undefined, body: (engine: Engine) => Promise<T>,
+  run: BackupRun,
+  adopted: Adopted | undefined,
+  body: (engine: Engine) => Promise<T>,
 ): Promise<T> {
   const { store, keys, host, plan, options, access } = run
   const lineage: LineageSet[] = [...plan.lineage]
   if (adopted !== undefined) lineage.push(adopted)
   let index: SharedIndex = await openLineage(access.store, access.config.repository, keys, host, lineage)
-  let looseRun: SortedRun | undefined
-  if (adopted !== undefined && adopted.loose.length > 0) {
-    looseRun = buildSessionRun(subFolder(host, 'session'), adopted.loose)
-    index = adoptRun(index, looseRun)
-  }
+  const sessionFolder = emptySubFolder(host, `session-${run.source.name}`)
+  if (adopted !== undefined && adopted.loose.length > 0)
+    index = adoptRun(index, buildSessionRun(sessionFolder, adopted.loose))
   const { clock, workers } = options
   const engine = openEngine({
-    store, keys: writerKeys(run), chunking: access.config.chunking, index, adopted, host, clock, workers,
+    store,
+    keys: writerKeys(run),
+    chunking: access.config.chunking,
+    index,
+    adopted,
+    sessionFolder,
+    clock,
+    workers,
   })
   try {
     if (adopted !== undefined) engine.runs.pending.push(...adopted.loose)
     return await body(engine)
   } finally {
     await closeEngine(engine)
-    if (looseRun !== undefined) dropSessionRun(looseRun)
+    emptySubFolder(host, `session-${run.source.name}`)
   }
 }
 
 function writerKeys(run: BackupRun): WriterKeys {
   const { epoch, dataPublic, metaPublic } = currentEpoch(run.keys)
   return {
-    repository: Buffer.from(run.access.config.repository, 'hex'), domain: Buffer.from(run.domain.id, 'hex'),
-    packSet: Buffer.from(run.packSet, 'hex'), epoch, dataPublic, metaPublic,
-    idKey: requireIdKey(run.keys), indexKey: run.keys.indexKey,
+    repository: Buffer.from(run.access.config.repository, 'hex'),
+    domain: Buffer.from(run.domain.id, 'hex'),
+    packSet: Buffer.from(run.packSet, 'hex'),
+    epoch,
+    dataPublic,
+    metaPublic,
+    idKey: requireIdKey(run.keys),
+    indexKey: run.keys.indexKey,
   }
 }
 
 /** Puts the snapshot: from this moment the backup exists. */
 async function commit(
-  run: BackupRun, engine: Engine, view: SourceView,
+  run: BackupRun,
+  engine: Engine,
+  view: SourceView,
   saved: SavedTree & { refs: readonly string[] },
 ): Promise<StoredSnapshot | undefined> {
   if (run.options.dryRun) return undefined
@@ -194,17 +244,34 @@ async function commit(
   const own = lineageSet(engine.runs)
   const problems = saved.problems.slice(0, SNAPSHOT_LIMITS.errors)
   const details = sealDetails(run.keys, place, {
-    host: run.options.hostName, paths: view.roots, excludes: view.excludes, ...view.owners(),
+    host: run.options.hostName,
+    paths: view.roots,
+    excludes: view.excludes,
+    ...view.owners(),
     errors: problems.map(({ path, what }) => ({ path, what })),
   })
   const payload: Snapshot = {
-    type: 'snapshot', version: 1, id, source: source.name, sourceKind: source.kind, kind: plan.kind,
-    generation: plan.full?.generation ?? run.packSet, packSet: run.packSet, full: plan.full?.id ?? id,
-    parent: plan.parent?.id ?? null, counter: (plan.head?.counter ?? 0) + 1, previous: plan.head?.sha256 ?? null,
-    begun: formatTime(run.begun), completed: formatTime(run.options.clock.now()), partial: saved.problems.length > 0,
+    type: 'snapshot',
+    version: 1,
+    id,
+    source: source.name,
+    sourceKind: source.kind,
+    kind: plan.kind,
+    generation: plan.full?.generation ?? run.packSet,
+    packSet: run.packSet,
+    full: plan.full?.id ?? id,
+    parent: plan.parent?.id ?? null,
+    counter: (plan.head?.counter ?? 0) + 1,
+    previous: plan.head?.sha256 ?? null,
+    begun: formatTime(run.begun),
+    completed: formatTime(run.options.clock.now()),
+    partial: saved.problems.length > 0,
     lineage: own === undefined ? plan.lineage : [...plan.lineage, own],
-    root: Buffer.from(saved.root).toString('hex'), refs: saved.refs,
-    tags: run.options.tags, totals: { ...saved.totals, problems: saved.problems.length }, ...details,
+    root: Buffer.from(saved.root).toString('hex'),
+    refs: saved.refs,
+    tags: run.options.tags,
+    totals: { ...saved.totals, problems: saved.problems.length },
+    ...details,
   }
   const object = encodeSigned({ ...place, payload }, signingSeedOf(run.keys))
   await run.store.put(name, object)
@@ -213,7 +280,10 @@ async function commit(
 
 /** After the commit nothing may fail the backup any more: what is kept here only makes the next one faster. */
 async function keepCache(
-  run: BackupRun, engine: Engine, tree: SavedTree, refs: { whole: Uint8Array; depth: number },
+  run: BackupRun,
+  engine: Engine,
+  tree: SavedTree,
+  refs: { whole: Uint8Array; depth: number },
   snapshot: StoredSnapshot | undefined,
 ): Promise<void> {
   const { host, domain, source, plan } = run
@@ -223,14 +293,20 @@ async function keepCache(
   }
   try {
     tree.finishCache(treeCachePath(host, domain.id, source.name, snapshot.id), {
-      snapshot: snapshot.id, packs: tree.packIds, refs: refs.whole, refsDepth: refs.depth,
+      snapshot: snapshot.id,
+      packs: tree.packIds,
+      refs: refs.whole,
+      refsDepth: refs.depth,
     })
     const outdated = plan.parent
     if (outdated !== undefined && outdated.id !== snapshot.full)
       removeFile(treeCachePath(host, domain.id, source.name, outdated.id))
     updateHostState(host, (state) => ({
       ...state,
-      heads: { ...state.heads, [`${domain.id}/${source.name}`]: { counter: snapshot.counter, sha256: snapshot.sha256 } },
+      heads: {
+        ...state.heads,
+        [`${domain.id}/${source.name}`]: { counter: snapshot.counter, sha256: snapshot.sha256 },
+      },
     }))
     await run.store.delete(sessionName(domain.id, source.name, run.id))
   } catch (error) {
@@ -239,14 +315,20 @@ async function keepCache(
 }
 
 function summaryOf(
-  run: BackupRun, engine: Engine,
+  run: BackupRun,
+  engine: Engine,
   done: { tree: SavedTree; problems: readonly FileProblem[]; adopted: Adopted | undefined; started: number },
 ): BackupSummary {
   return {
-    source: run.source.name, snapshot: run.options.dryRun ? undefined : run.id, kind: run.plan.kind,
-    because: run.plan.because, parent: run.plan.parent?.id,
+    source: run.source.name,
+    snapshot: run.options.dryRun ? undefined : run.id,
+    kind: run.plan.kind,
+    because: run.plan.because,
+    parent: run.plan.parent?.id,
     adoptedPacks: done.adopted === undefined ? 0 : done.adopted.packs + done.adopted.loose.length,
-    problems: done.problems, totals: done.tree.totals, bytesStored: engine.runs.bytes - (done.adopted?.bytes ?? 0),
+    problems: done.problems,
+    totals: done.tree.totals,
+    bytesStored: engine.runs.bytes - (done.adopted?.bytes ?? 0),
     seconds: (run.options.clock.elapsed() - done.started) / 1000,
   }
 }
@@ -262,5 +344,10 @@ function throwIfCancelled(signal: AbortSignal | undefined): void {
 
 /** For dry runs: says yes to every put and keeps nothing. */
 function discardingStore(store: BlobStore): BlobStore {
-  return { ...store, workerUrl: undefined, put: () => Promise.resolve('created'), delete: () => Promise.resolve('absent') }
+  return {
+    ...store,
+    workerUrl: undefined,
+    put: () => Promise.resolve('created'),
+    delete: () => Promise.resolve('absent'),
+  }
 }

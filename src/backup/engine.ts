@@ -1,18 +1,31 @@
 /**
- * The equipment of one running backup: index, saver, lanes and the writing of index runs as packs become durable.
- * tendEngine() is called now and then between batches: every 60 s it writes what is durable into an index run, so that
- * an interrupted backup can be adopted, and it turns the session table over when that fills.
+ * The equipment of one running backup: index, saver, lanes and the writing of index runs as packs become
+ * durable. tendEngine() is called now and then between batches: every 60 s it writes what is durable into an
+ * index run, so that an interrupted backup can be adopted, and it turns the session table over when that
+ * fills.
  */
 import type { Clock } from '../base/clock.ts'
 import type { ConfigChunking } from '../format/config.ts'
 import {
-  adoptRun, attachIndex, beginSession, compactRuns, detachIndex, isSessionFilling, packInRuns, recordPack, rotateSession,
+  adoptRun,
+  attachIndex,
+  beginSession,
+  compactRuns,
+  detachIndex,
+  isSessionFilling,
+  packInRuns,
+  recordPack,
+  rotateSession,
   type SharedIndex,
 } from '../repo/chunk-index.ts'
-import { subFolder, type HostFolder } from '../repo/host-folder.ts'
-import { buildSessionRun, dropSessionRun, newRunWriter, writeRun, type AdoptedRuns, type RunWriter } from '../repo/run-writer.ts'
+import {
+  buildSessionRun,
+  newRunWriter,
+  writeRun,
+  type AdoptedRuns,
+  type RunWriter,
+} from '../repo/run-writer.ts'
 import { newSaver, type Saver, type StoredPack, type WriterKeys } from '../repo/saver.ts'
-import type { SortedRun } from '../repo/sorted-run.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { newLane, type LaneSettings } from './lane-setup.ts'
 import { closeLanes, flushLanes, newLanes, refreshLanes, type Lanes } from './lanes.ts'
@@ -24,12 +37,12 @@ export interface Engine {
   readonly saver: Saver
   readonly lanes: Lanes
   readonly runs: RunWriter
-  readonly host: HostFolder
+  /** Local runs of this session; emptied when it ends. */
+  readonly sessionFolder: string
   readonly clock: Clock
   shared: SharedIndex
   /** Packs stored since the session table was last turned over. */
   sinceTurn: StoredPack[]
-  readonly sessionRuns: SortedRun[]
   lastRun: number
   /** Set by whoever wants the results of the lanes. */
   onResults: (results: readonly SegmentResult[]) => void
@@ -42,21 +55,23 @@ export interface EngineOptions {
   /** Opened lineage, with adopted runs. */
   readonly index: SharedIndex
   readonly adopted: AdoptedRuns | undefined
-  readonly host: HostFolder
+  readonly sessionFolder: string
   readonly clock: Clock
   /** Worker threads; 0 does all in this thread. */
   readonly workers: number
 }
 
 export function openEngine(options: EngineOptions): Engine {
-  const { store, keys, chunking, host, clock } = options
+  const { store, keys, chunking, sessionFolder, clock } = options
   const shared = beginSession(options.index)
   const runs = newRunWriter(store, keys, options.adopted)
   const saver = newSaver(keys, store, attachIndex(shared), (pack) => {
     takeStored(engine, pack)
   })
   const settings: LaneSettings = {
-    sizes: chunking.cdc, runBytes: chunking.pagesRunBytes, inlineBytesMax: chunking.inlineBytesMax,
+    sizes: chunking.cdc,
+    runBytes: chunking.pagesRunBytes,
+    inlineBytesMax: chunking.inlineBytesMax,
   }
   const lanes = newLanes({
     count: options.workers,
@@ -71,8 +86,15 @@ export function openEngine(options: EngineOptions): Engine {
     },
   })
   const engine: Engine = {
-    saver, lanes, runs, host, clock, shared,
-    sinceTurn: [], sessionRuns: [], lastRun: clock.elapsed(), onResults: () => undefined,
+    saver,
+    lanes,
+    runs,
+    sessionFolder,
+    clock,
+    shared,
+    sinceTurn: [],
+    lastRun: clock.elapsed(),
+    onResults: () => undefined,
   }
   return engine
 }
@@ -96,14 +118,16 @@ export async function closeEngine(engine: Engine): Promise<void> {
   await closeLanes(engine.lanes)
   await Promise.allSettled(engine.saver.storing)
   detachIndex(engine.saver.index)
-  for (const run of engine.sessionRuns) dropSessionRun(run)
 }
 
 /** Pack ids (hex) by their number, '' where no pack has that number. */
 export function packIds(engine: Engine): string[] {
   const count = Atomics.load(engine.shared.counter, 0)
   const { index } = engine.saver
-  return Array.from({ length: count }, (_, number) => index.packIds.get(number) ?? packInRuns(index, number)?.id ?? '')
+  return Array.from(
+    { length: count },
+    (_, number) => index.packIds.get(number) ?? packInRuns(index, number)?.id ?? '',
+  )
 }
 
 function takeStored(engine: Engine, pack: StoredPack): void {
@@ -117,10 +141,8 @@ async function turnTable(engine: Engine): Promise<void> {
   engine.shared = rotateSession(engine.shared)
   refreshLanes(engine.lanes, engine.shared)
   await flushLanes(engine.lanes)
-  const folder = subFolder(engine.host, 'session')
-  const run = buildSessionRun(folder, engine.sinceTurn)
+  const run = buildSessionRun(engine.sessionFolder, engine.sinceTurn)
   engine.sinceTurn = []
-  engine.sessionRuns.push(run)
-  engine.shared = compactRuns(adoptRun(engine.shared, run), folder)
+  engine.shared = compactRuns(adoptRun(engine.shared, run), engine.sessionFolder)
   refreshLanes(engine.lanes, engine.shared)
 }

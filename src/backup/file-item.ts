@@ -1,7 +1,12 @@
 /** From the saved segments of a file to its tree entry: content map, flags, marks, and what the cache keeps. */
 import type { FileEntry } from '../base/file-entry.ts'
 import {
-  encodeExtentNode, encodeHashLeaf, encodeInline, encodeListNode, encodeMapped, LIST_NODES_MAX,
+  encodeExtentNode,
+  encodeHashLeaf,
+  encodeInline,
+  encodeListNode,
+  encodeMapped,
+  LIST_NODES_MAX,
 } from '../format/content.ts'
 import { ENTRY_FLAGS, type TreeEntry } from '../format/tree.ts'
 import { saveChunk, type Saver } from '../repo/saver.ts'
@@ -19,11 +24,13 @@ export interface FinishedFile {
 }
 
 /**
- * `results`: of all segments in order, none with a problem. The entry's size is what was covered: where a segment fell
- * short (the file shrank), the file ends there, so that the entry is consistent in itself.
+ * `results`: of all segments in order, none with a problem. The entry's size is what was covered: where a
+ * segment fell short (the file shrank), the file ends there, so that the entry is consistent in itself.
  */
 export async function finishFile(
-  saver: Saver, walked: FileEntry, results: readonly SegmentResult[],
+  saver: Saver,
+  walked: FileEntry,
+  results: readonly SegmentResult[],
 ): Promise<FinishedFile> {
   const first = results[0]!
   const used = usedResults(results)
@@ -32,9 +39,18 @@ export async function finishFile(
   const content = await encodeFile(saver, used, marks)
   const size = used.reduce((sum, result) => sum + result.bytes, 0)
   const changed = results.some((result) => result.changed || !sameIdentity(first, result))
-  const flags = (results.every((result) => result.trusted) ? 0 : ENTRY_FLAGS.racy) | (changed ? ENTRY_FLAGS.changed : 0)
+  const flags =
+    (results.every((result) => result.trusted) ? 0 : ENTRY_FLAGS.racy) | (changed ? ENTRY_FLAGS.changed : 0)
   const at = first.entry ?? walked
-  const entry: TreeEntry = { ...at, name: walked.name, xattrs: walked.xattrs, size, flags, content, node: undefined }
+  const entry: TreeEntry = {
+    ...at,
+    name: walked.name,
+    xattrs: walked.xattrs,
+    size,
+    flags,
+    content,
+    node: undefined,
+  }
   return { entry, marks, pages: isPages ? used.map(pageSegment) : [] }
 }
 
@@ -47,10 +63,18 @@ function usedResults(results: readonly SegmentResult[]): readonly SegmentResult[
 const SEGMENT_BYTES = 64 * 1024 * 1024
 
 function sameIdentity(a: SegmentResult, b: SegmentResult): boolean {
-  return a.entry?.inode === b.entry?.inode && a.entry?.mtime === b.entry?.mtime && a.entry?.ctime === b.entry?.ctime
+  return (
+    a.entry?.inode === b.entry?.inode &&
+    a.entry?.mtime === b.entry?.mtime &&
+    a.entry?.ctime === b.entry?.ctime
+  )
 }
 
-async function encodeFile(saver: Saver, results: readonly SegmentResult[], marks: number[]): Promise<Uint8Array> {
+async function encodeFile(
+  saver: Saver,
+  results: readonly SegmentResult[],
+  marks: number[],
+): Promise<Uint8Array> {
   const only = results.length === 1 ? results[0] : undefined
   if (only?.inline !== undefined) return only.bytes === 0 ? new Uint8Array(0) : encodeInline(only.inline)
   const withBytes = results.filter((result) => result.extents !== undefined)
@@ -78,7 +102,10 @@ async function encodeFile(saver: Saver, results: readonly SegmentResult[], marks
 }
 
 async function saveMarked(
-  saver: Saver, kind: 'extents' | 'hashes', bytes: Uint8Array, marks: number[],
+  saver: Saver,
+  kind: 'extents' | 'hashes',
+  bytes: Uint8Array,
+  marks: number[],
 ): Promise<Uint8Array> {
   const saved = await saveChunk(saver, kind, bytes)
   marks.push(saved.pack, saved.number)
@@ -88,6 +115,7 @@ async function saveMarked(
 function pageSegment(result: SegmentResult): PageSegment {
   return {
     pageBytes: result.pageBytes,
-    extents: result.extents ?? new Uint8Array(0), hashes: result.hashes ?? new Uint8Array(0),
+    extents: result.extents ?? new Uint8Array(0),
+    hashes: result.hashes ?? new Uint8Array(0),
   }
 }

@@ -3,7 +3,7 @@ import { systemClock } from '../base/clock.ts'
 import { hkdf } from '../format/seal.ts'
 import { gearTable, type ChunkSizes } from '../repo/chunker.ts'
 import type { Saver } from '../repo/saver.ts'
-import type { Lane } from './segment.ts'
+import type { Lane } from './draft.ts'
 
 export interface LaneSettings {
   readonly sizes: ChunkSizes

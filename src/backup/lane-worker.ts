@@ -9,7 +9,8 @@ import { portStore } from '../storage/port.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { newLane } from './lane-setup.ts'
 import { toPosted, type LaneReply, type LaneRequest, type LaneStart } from './lanes.ts'
-import { saveSegment, type Lane, type SegmentResult } from './segment.ts'
+import type { Lane } from './draft.ts'
+import { saveSegment, type SegmentResult } from './segment.ts'
 
 const port = parentPort
 assert(port, 'a lane worker runs in a worker thread')

@@ -1,8 +1,9 @@
 /**
- * The lanes that save file segments: worker threads, or this thread for a small backup. One batch is one message each way.
+ * The lanes that save file segments: worker threads, or this thread for a small backup. One batch is one
+ * message each way.
  *
- * Threads are started with the second batch: most incremental backups have less work than a thread costs (30 ms, 40 MB).
- * At most QUEUE_BATCHES_MAX batches wait a lane, which holds the walk back and bounds memory.
+ * Threads are started with the second batch: most incremental backups have less work than a thread costs (30
+ * ms, 40 MB). At most QUEUE_BATCHES_MAX batches wait a lane, which holds the walk back and bounds memory.
  */
 import { Worker } from 'node:worker_threads'
 import { describeError, Failure, isFailure, type FailureCode } from '../base/failure.ts'
@@ -11,7 +12,8 @@ import { refreshIndex } from '../repo/chunk-index.ts'
 import { flushSaver, type StoredPack, type WriterKeys } from '../repo/saver.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { servePort } from '../storage/port-server.ts'
-import { saveSegment, type Lane, type SegmentJob, type SegmentResult } from './segment.ts'
+import type { Lane } from './draft.ts'
+import { saveSegment, type SegmentJob, type SegmentResult } from './segment.ts'
 import type { LaneSettings } from './lane-setup.ts'
 
 const QUEUE_BATCHES_MAX = 2

@@ -1,4 +1,7 @@
-/** What the running backup references: a bitmap of chunk numbers a pack, by global pack number; in the end the refs record. */
+/**
+ * What the running backup references: a bitmap of chunk numbers a pack, by global pack number; in the end the
+ * refs record.
+ */
 import type { RefsMap } from '../format/refs.ts'
 
 export type Marks = (Uint8Array | undefined)[]

@@ -1,12 +1,14 @@
 /**
- * Saves a segment of a database file by pages: all of it as 128 KiB runs, or, when the parent's page hashes are at hand,
- * only the pages that differ, packed into small delta chunks over which the extent map is patched.
+ * Saves a segment of a database file by pages: all of it as 128 KiB runs, or, when the parent's page hashes
+ * are at hand, only the pages that differ, packed into small delta chunks over which the extent map is
+ * patched.
  */
 import { createHmac } from 'node:crypto'
 import { newReader } from '../base/bytes.ts'
 import { decodeExtents, PAGE_HASH_BYTES, type ChunkRef, type Extents } from '../format/content.ts'
 import { lookupChunk } from '../repo/chunk-index.ts'
-import { addChunk, readFully, saveRef, type Draft, type Lane, type SegmentJob } from './segment.ts'
+import type { PageSegment } from '../repo/tree-cache.ts'
+import { addChunk, readFully, saveRef, type Draft, type Lane } from './draft.ts'
 
 /** Pages of a delta chunk, at most this many bytes together: what one page of it costs to read. */
 const DELTA_BYTES_MAX = 128 * 1024
@@ -16,19 +18,23 @@ const DELTA_ALIVE_MIN = 0.25
 
 interface PageFile {
   readonly fd: number
-  readonly job: SegmentJob
+  /** Where the segment begins in the file. */
+  readonly offset: number
   /** Where the segment ends in the file. */
   readonly end: number
   readonly pageBytes: number
+  readonly parent: PageSegment | undefined
 }
 
 export async function savePages(lane: Lane, draft: Draft, file: PageFile): Promise<void> {
   const parent = parentPages(file)
-  const pages = Math.ceil((file.end - file.job.offset) / file.pageBytes)
+  const pages = Math.ceil((file.end - file.offset) / file.pageBytes)
   const hashes = Buffer.alloc(pages * PAGE_HASH_BYTES)
   if (parent === undefined) await saveRuns(lane, draft, file, hashes)
   else await savePatch(lane, draft, file, hashes, parent)
-  draft.hashes = Uint8Array.from(hashes.subarray(0, Math.ceil(draft.bytes / file.pageBytes) * PAGE_HASH_BYTES))
+  draft.hashes = Uint8Array.from(
+    hashes.subarray(0, Math.ceil(draft.bytes / file.pageBytes) * PAGE_HASH_BYTES),
+  )
 }
 
 /** The parent's segment as one place a page, or undefined if it cannot be patched. */
@@ -43,9 +49,9 @@ interface ParentPages {
 }
 
 function parentPages(file: PageFile): ParentPages | undefined {
-  const { parent } = file.job
+  const { parent } = file
   if (parent === undefined || parent.pageBytes !== file.pageBytes) return undefined
-  const extents = decodeExtents(newReader(parent.extents, 'the parent\'s extents'))
+  const extents = decodeExtents(newReader(parent.extents, "the parent's extents"))
   const count = parent.hashes.length / PAGE_HASH_BYTES
   const pages = { ref: new Int32Array(count), offset: new Int32Array(count), bytes: new Int32Array(count) }
   let at = 0
@@ -64,10 +70,10 @@ function parentPages(file: PageFile): ParentPages | undefined {
 
 /** The whole segment in aligned runs. */
 async function saveRuns(lane: Lane, draft: Draft, file: PageFile, hashes: Buffer): Promise<void> {
-  for (let at = file.job.offset; at < file.end; ) {
+  for (let at = file.offset; at < file.end;) {
     const run = readRun(lane, draft, file, at)
     if (run.length === 0) return
-    hashPages(lane, run, file.pageBytes, hashes, ((at - file.job.offset) / file.pageBytes) * PAGE_HASH_BYTES)
+    hashPages(lane, run, file.pageBytes, hashes, ((at - file.offset) / file.pageBytes) * PAGE_HASH_BYTES)
     await addChunk(lane, draft, 'run', run)
     at += run.length
     if (run.length < lane.runBytes) return
@@ -87,7 +93,10 @@ function hashPages(lane: Lane, run: Buffer, pageBytes: number, hashes: Buffer, a
   }
 }
 
-/** A place for each page of the new state. `chunk` < 0: in `draft.chunks` at −chunk−1; else as the parent's ref. */
+/**
+ * A place for each page of the new state. `chunk` < 0: in `draft.chunks` at −chunk−1; else as the parent's
+ * ref.
+ */
 interface Patch {
   readonly ref: Int32Array
   readonly offset: Int32Array
@@ -95,15 +104,27 @@ interface Patch {
 }
 
 async function savePatch(
-  lane: Lane, draft: Draft, file: PageFile, hashes: Buffer, parent: ParentPages,
+  lane: Lane,
+  draft: Draft,
+  file: PageFile,
+  hashes: Buffer,
+  parent: ParentPages,
 ): Promise<void> {
   const count = hashes.length / PAGE_HASH_BYTES
-  const patch: Patch = { ref: new Int32Array(count), offset: new Int32Array(count), bytes: new Int32Array(count) }
-  const delta = { bytes: lane.window.subarray(lane.runBytes, lane.runBytes + DELTA_BYTES_MAX), length: 0, pages: [] as number[] }
+  const patch: Patch = {
+    ref: new Int32Array(count),
+    offset: new Int32Array(count),
+    bytes: new Int32Array(count),
+  }
+  const delta = {
+    bytes: lane.window.subarray(lane.runBytes, lane.runBytes + DELTA_BYTES_MAX),
+    length: 0,
+    pages: [] as number[],
+  }
   let covered = 0
-  for (let at = file.job.offset; at < file.end; ) {
+  for (let at = file.offset; at < file.end;) {
     const run = readRun(lane, draft, file, at)
-    const first = (at - file.job.offset) / file.pageBytes
+    const first = (at - file.offset) / file.pageBytes
     hashPages(lane, run, file.pageBytes, hashes, first * PAGE_HASH_BYTES)
     covered += run.length
     for (let start = 0, page = first; start < run.length; start += file.pageBytes, page++) {
@@ -134,7 +155,10 @@ function isSame(parent: ParentPages, hashes: Buffer, page: number, bytes: number
 }
 
 async function saveDelta(
-  lane: Lane, draft: Draft, patch: Patch, delta: { bytes: Buffer; length: number; pages: number[] },
+  lane: Lane,
+  draft: Draft,
+  patch: Patch,
+  delta: { bytes: Buffer; length: number; pages: number[] },
 ): Promise<void> {
   if (delta.length === 0) return
   const ref = await saveRef(lane, draft, 'delta', delta.bytes.subarray(0, delta.length))
@@ -148,7 +172,10 @@ async function saveDelta(
   delta.pages = []
 }
 
-/** Joins pages that follow each other in one chunk into extents, and takes over the parent's chunks that are still used. */
+/**
+ * Joins pages that follow each other in one chunk into extents, and takes over the parent's chunks that are
+ * still used.
+ */
 function finishPatch(lane: Lane, draft: Draft, patch: Patch, parent: ParentPages, pages: number): void {
   const adopted = new Map<number, number>()
   for (let page = 0; page < pages; page++) {
@@ -156,7 +183,8 @@ function finishPatch(lane: Lane, draft: Draft, patch: Patch, parent: ParentPages
     const ref = refInDraft(lane, draft, patch.ref[page]!, parent.extents.chunks, adopted)
     const offset = ref === 0 ? 0 : patch.offset[page]!
     const last = draft.extents.at(-1)
-    const follows = last !== undefined && last.ref === ref && (ref === 0 || last.offset + last.length === offset)
+    const follows =
+      last !== undefined && last.ref === ref && (ref === 0 || last.offset + last.length === offset)
     if (follows) draft.extents[draft.extents.length - 1] = { ...last, length: last.length + length }
     else draft.extents.push({ length, ref, offset })
     draft.bytes += length
@@ -164,14 +192,18 @@ function finishPatch(lane: Lane, draft: Draft, patch: Patch, parent: ParentPages
 }
 
 function refInDraft(
-  lane: Lane, draft: Draft, ref: number, chunks: readonly ChunkRef[], adopted: Map<number, number>,
+  lane: Lane,
+  draft: Draft,
+  ref: number,
+  chunks: readonly ChunkRef[],
+  adopted: Map<number, number>,
 ): number {
   if (ref <= 0) return -ref
   const known = adopted.get(ref)
   if (known !== undefined) return known
   const chunk = chunks[ref - 1]!
   const place = lookupChunk(lane.saver.index, Buffer.from(chunk.id), 0)
-  if (place === undefined) throw new Error('Bug: the parent\'s chunk is outside of the lineage')
+  if (place === undefined) throw new Error("Bug: the parent's chunk is outside of the lineage")
   draft.chunks.push({ id: Uint8Array.from(chunk.id), bytes: chunk.bytes })
   draft.marks.push(place.pack, place.number)
   adopted.set(ref, draft.chunks.length)
@@ -189,12 +221,17 @@ function needsRewrite(draft: Draft): boolean {
     deltaBytes += chunk.bytes
     deltaAlive += alive[i + 1]!
   })
-  return deltaBytes > DELTA_BYTES_MAX && draft.extents.length > EXTENTS_MAX / 4 && deltaAlive < deltaBytes * DELTA_ALIVE_MIN
+  return (
+    deltaBytes > DELTA_BYTES_MAX &&
+    draft.extents.length > EXTENTS_MAX / 4 &&
+    deltaAlive < deltaBytes * DELTA_ALIVE_MIN
+  )
 }
 
 /**
- * Gives up the patches: stores the segment in runs again. Runs that did not change are known and cost nothing.
- * The hashes are made anew as well: the file may have changed since, and hashes must be those of what is stored.
+ * Gives up the patches: stores the segment in runs again. Runs that did not change are known and cost
+ * nothing. The hashes are made anew as well: the file may have changed since, and hashes must be those of
+ * what is stored.
  */
 async function rewriteRuns(lane: Lane, draft: Draft, file: PageFile, hashes: Buffer): Promise<void> {
   draft.chunks.length = 0

@@ -1,6 +1,6 @@
 /**
- * Joins the walk with the parent's tree: both come in the same order, so one forward pass finds each entry's earlier self.
- * A damaged cache ends the join: everything after it counts as new and is read again.
+ * Joins the walk with the parent's tree: both come in the same order, so one forward pass finds each entry's
+ * earlier self. A damaged cache ends the join: everything after it counts as new and is read again.
  */
 import { isFailure } from '../base/failure.ts'
 import { nextRecord, type CacheReader, type CacheRecord } from '../repo/tree-cache.ts'
@@ -41,7 +41,10 @@ export function leaveParent(cursor: ParentCursor): void {
   skipToLeave(cursor)
 }
 
-/** Peeks at the record of `name` in the open directory; skips all below it. Leaves the record for the caller to take. */
+/**
+ * Peeks at the record of `name` in the open directory; skips all below it. Leaves the record for the caller
+ * to take.
+ */
 function advanceTo(cursor: ParentCursor, name: string): CacheRecord | undefined {
   if (cursor.matched.at(-1) !== true) return undefined
   for (;;) {
@@ -55,7 +58,7 @@ function advanceTo(cursor: ParentCursor, name: string): CacheRecord | undefined 
 
 /** Consumes records up to the end of the directory the cursor is in. */
 function skipToLeave(cursor: ParentCursor): void {
-  for (let depth = 0; ; ) {
+  for (let depth = 0; ;) {
     const record = peek(cursor)
     if (record === undefined) return
     cursor.peeked = undefined

@@ -9,7 +9,10 @@ export type WantedKind = SnapshotKind | 'auto'
 
 export interface BackupPlan {
   readonly kind: SnapshotKind
-  /** The snapshot whose tree is compared with: none for a full, the full for a differential, the latest for an incremental. */
+  /**
+   * The snapshot whose tree is compared with: none for a full, the full for a differential, the latest for an
+   * incremental.
+   */
   readonly parent: StoredSnapshot | undefined
   /** The full of this generation; undefined when this backup is it. */
   readonly full: StoredSnapshot | undefined
@@ -32,19 +35,28 @@ export function planBackup(wanted: WantedKind, history: readonly StoredSnapshot[
   const head = ordered.at(-1)
   const none = { parent: undefined, full: undefined, lineage: [], head }
   if (wanted === 'full') return { kind: 'full', ...none, because: undefined }
-  const full = head === undefined ? undefined : ordered.find((snapshot) => snapshot.id === head.full && snapshot.kind === 'full')
+  const full =
+    head === undefined
+      ? undefined
+      : ordered.find((snapshot) => snapshot.id === head.full && snapshot.kind === 'full')
   if (head === undefined || full === undefined) {
-    const because = head === undefined ? 'there is no snapshot of this source yet' : 'the full of the latest snapshot is gone'
+    const because =
+      head === undefined
+        ? 'there is no snapshot of this source yet'
+        : 'the full of the latest snapshot is gone'
     return { kind: 'full', ...none, because: wanted === 'auto' ? undefined : because }
   }
-  if (wanted === 'auto' && isGenerationOld(ordered, full)) return { kind: 'full', ...none, because: undefined }
+  if (wanted === 'auto' && isGenerationOld(ordered, full))
+    return { kind: 'full', ...none, because: undefined }
   if (wanted === 'differential')
     return { kind: 'differential', parent: full, full, lineage: full.lineage, head, because: undefined }
   return { kind: 'incremental', parent: head, full, lineage: head.lineage, head, because: undefined }
 }
 
 function isGenerationOld(ordered: readonly StoredSnapshot[], full: StoredSnapshot): boolean {
-  const later = ordered.filter((snapshot) => snapshot.generation === full.generation && snapshot.id !== full.id)
+  const later = ordered.filter(
+    (snapshot) => snapshot.generation === full.generation && snapshot.id !== full.id,
+  )
   if (later.length >= GENERATION_SNAPSHOTS_MAX) return true
   let grown = 0
   for (const snapshot of later) grown += ownBytes(snapshot)

@@ -1,4 +1,7 @@
-/** Saves the refs record of the running backup: whole, or as a delta against its parent's when that is much smaller. */
+/**
+ * Saves the refs record of the running backup: whole, or as a delta against its parent's when that is much
+ * smaller.
+ */
 import { decodeRefs, encodeRefs, xorRefs, type RefsMap } from '../format/refs.ts'
 import { saveChunk } from '../repo/saver.ts'
 import type { BackupRun } from './backup.ts'
@@ -42,5 +45,5 @@ function deltaOf(run: BackupRun, tree: SavedTree, refs: RefsMap): Buffer | undef
   if (parent === undefined || before === undefined || parent.refs.length !== 1) return undefined
   if (before.depth >= REFS_DEPTH_MAX) return undefined
   const base = Buffer.from(parent.refs[0]!, 'hex')
-  return encodeRefs({ base, packs: xorRefs(decodeRefs(before.whole, 'the parent\'s refs').packs, refs) })
+  return encodeRefs({ base, packs: xorRefs(decodeRefs(before.whole, "the parent's refs").packs, refs) })
 }

@@ -5,7 +5,13 @@ import { randomHex } from '../base/random.ts'
 import { requireIdKey } from '../repo/keys.ts'
 import { removeFile, subFolder, treeCachePath } from '../repo/host-folder.ts'
 import {
-  abandonTreeCache, closeTreeCache, createTreeCache, finishTreeCache, openTreeCache, type CacheReader, type CacheTrailer,
+  abandonTreeCache,
+  closeTreeCache,
+  createTreeCache,
+  finishTreeCache,
+  openTreeCache,
+  type CacheReader,
+  type CacheTrailer,
 } from '../repo/tree-cache.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import type { SourceView } from '../sources/source.ts'
@@ -32,15 +38,22 @@ export interface SavedTree {
 export async function saveTree(run: BackupRun, engine: Engine, view: SourceView): Promise<SavedTree> {
   const { host, domain, source, plan, options, keys } = run
   const idKey = requireIdKey(keys)
-  const parent = plan.parent && openTreeCache(treeCachePath(host, domain.id, source.name, plan.parent.id), idKey)
+  const parent =
+    plan.parent && openTreeCache(treeCachePath(host, domain.id, source.name, plan.parent.id), idKey)
   const temporary = join(subFolder(host, 'trees'), `${source.name}.${randomHex(8)}.tmp`)
   const cache = createTreeCache(temporary, idKey)
   const marks: Marks = []
   const tree = newTreeSaver({
-    saver: engine.saver, lanes: engine.lanes, cursor: newParentCursor(parent), cache, marks,
+    saver: engine.saver,
+    lanes: engine.lanes,
+    cursor: newParentCursor(parent),
+    cache,
+    marks,
     packNumbers: parent === undefined ? [] : renumber(engine, parent),
-    ignoreInode: view.ignoreInode, pageBytesOf: (path) => view.pageBytesOf(path),
-    tend: () => tendEngine(engine), signal: options.signal,
+    ignoreInode: view.ignoreInode,
+    pageBytesOf: (path) => view.pageBytesOf(path),
+    tend: () => tendEngine(engine),
+    signal: options.signal,
   })
   engine.onResults = (results) => {
     takeResults(tree, results)
@@ -49,7 +62,11 @@ export async function saveTree(run: BackupRun, engine: Engine, view: SourceView)
     const root = await saveWalk(tree, view.entries(), options.onProgress ?? (() => undefined))
     await flushEngine(engine)
     return {
-      root, marks, totals: tree.totals, problems: tree.problems, packIds: packIds(engine),
+      root,
+      marks,
+      totals: tree.totals,
+      problems: tree.problems,
+      packIds: packIds(engine),
       parentRefs: parent && { whole: parent.trailer.refs, depth: parent.trailer.refsDepth },
       finishCache: (path, trailer) => {
         finishTreeCache(cache, trailer)

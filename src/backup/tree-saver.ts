@@ -1,13 +1,19 @@
 /**
- * Saves a walk as a tree: unchanged files are taken over from the parent, the others go to the lanes in batches, and
- * entries reach the tree builder and the new cache in walk order. What is under way is a queue of bounded length, so a
- * folder of a million files costs no more memory than one of a thousand.
+ * Saves a walk as a tree: unchanged files are taken over from the parent, the others go to the lanes in
+ * batches, and entries reach the tree builder and the new cache in walk order. What is under way is a queue
+ * of bounded length, so a folder of a million files costs no more memory than one of a thousand.
  */
 import type { FileEntry } from '../base/file-entry.ts'
 import { Failure } from '../base/failure.ts'
 import { NODE_SPAN_BYTES } from '../format/content.ts'
 import { ENTRY_FLAGS, type TreeEntry } from '../format/tree.ts'
-import { addEntry, enterDirectory, leaveDirectory, newTreeBuilder, type TreeBuilder } from '../repo/tree-builder.ts'
+import {
+  addEntry,
+  enterDirectory,
+  leaveDirectory,
+  newTreeBuilder,
+  type TreeBuilder,
+} from '../repo/tree-builder.ts'
 import { appendRecord, type CacheRecord, type CacheWriter, type PageSegment } from '../repo/tree-cache.ts'
 import { saveChunk, type Saver } from '../repo/saver.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
@@ -121,17 +127,33 @@ export function newTreeSaver(options: {
     }),
     problems: [],
     totals: {
-      files: 0, directories: 0, others: 0, filesNew: 0, filesChanged: 0, filesUnchanged: 0,
-      bytes: 0, bytesRead: 0, bytesFresh: 0,
+      files: 0,
+      directories: 0,
+      others: 0,
+      filesNew: 0,
+      filesChanged: 0,
+      filesUnchanged: 0,
+      bytes: 0,
+      bytesRead: 0,
+      bytesFresh: 0,
     },
-    queue: [], queueAt: 0, waiting: new Map(), nextJob: 0, batch: [], batchBytes: 0, links: new Map(), open: [],
+    queue: [],
+    queueAt: 0,
+    waiting: new Map(),
+    nextJob: 0,
+    batch: [],
+    batchBytes: 0,
+    links: new Map(),
+    open: [],
   }
   return tree
 }
 
 /** Saves all of the walk and returns the id of the root node. Fails: as the store, and repo.corrupt. */
 export async function saveWalk(
-  tree: TreeSaver, walk: Iterable<WalkEvent>, onProgress: (totals: TreeTotals, path: string) => void,
+  tree: TreeSaver,
+  walk: Iterable<WalkEvent>,
+  onProgress: (totals: TreeTotals, path: string) => void,
 ): Promise<Uint8Array> {
   let seen = 0
   for (const event of walk) {
@@ -175,7 +197,12 @@ function takeEvent(tree: TreeSaver, event: WalkEvent): void {
   } else {
     const record = findParent(tree.cursor, event.entry.name)
     tree.totals.others++
-    const entry = { ...withXattrs(tree, event.path, event.entry, record), flags: 0, content: NO_CONTENT, node: undefined }
+    const entry = {
+      ...withXattrs(tree, event.path, event.entry, record),
+      flags: 0,
+      content: NO_CONTENT,
+      node: undefined,
+    }
     tree.queue.push({ kind: 'ready', entry, marks: NO_MARKS, pages: NO_PAGES })
   }
 }
@@ -199,7 +226,10 @@ function takeFile(tree: TreeSaver, path: string, walked: FileEntry): void {
 
 /** Stamps and identity are equal, and could be trusted when the file was read. */
 function isUnchanged(tree: TreeSaver, before: TreeEntry, now: FileEntry): boolean {
-  if (before.type !== 'file' || (before.flags & (ENTRY_FLAGS.racy | ENTRY_FLAGS.changed | ENTRY_FLAGS.partial)) !== 0)
+  if (
+    before.type !== 'file' ||
+    (before.flags & (ENTRY_FLAGS.racy | ENTRY_FLAGS.changed | ENTRY_FLAGS.partial)) !== 0
+  )
     return false
   return sameStat(tree.ignoreInode ? { ...before, inode: now.inode, dev: now.dev } : before, now)
 }
@@ -209,7 +239,12 @@ function queueFile(tree: TreeSaver, path: string, entry: FileEntry, record: Cach
   const sameAs = link === undefined ? undefined : tree.links.get(link)
   const segments = sameAs === undefined ? Math.max(1, Math.ceil(entry.size / NODE_SPAN_BYTES)) : 0
   const item: FileItem = {
-    kind: 'file', path, entry, sameAs, missing: segments, done: undefined,
+    kind: 'file',
+    path,
+    entry,
+    sameAs,
+    missing: segments,
+    done: undefined,
     results: Array.from({ length: segments }, () => undefined),
   }
   tree.queue.push(item)
@@ -220,13 +255,21 @@ function queueFile(tree: TreeSaver, path: string, entry: FileEntry, record: Cach
   for (let segment = 0; segment < segments; segment++) queueSegment(tree, item, segment, record)
 }
 
-function queueSegment(tree: TreeSaver, item: FileItem, segment: number, record: CacheRecord | undefined): void {
+function queueSegment(
+  tree: TreeSaver,
+  item: FileItem,
+  segment: number,
+  record: CacheRecord | undefined,
+): void {
   const index = tree.nextJob++
   const offset = segment * NODE_SPAN_BYTES
   const pages = record?.pages ?? NO_PAGES
   tree.waiting.set(index, { item, segment })
   tree.batch.push({
-    index, path: item.path, offset, whole: item.results.length === 1,
+    index,
+    path: item.path,
+    offset,
+    whole: item.results.length === 1,
     pageBytes: tree.pageBytesOf(item.path),
     parent: pages[segment],
   })
@@ -239,7 +282,8 @@ async function submit(tree: TreeSaver): Promise<void> {
   tree.batch = []
   tree.batchBytes = 0
   await submitBatch(tree.lanes, jobs)
-  if (tree.signal?.aborted === true) throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
+  if (tree.signal?.aborted === true)
+    throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
   await tree.tend()
   await drainReady(tree)
 }
@@ -312,7 +356,10 @@ function cacheRecord(tree: TreeSaver, record: CacheRecord): void {
 
 /** Extended attributes: those of the parent's entry while ctime says that nothing changed, else read. */
 function withXattrs(
-  tree: TreeSaver, path: string, entry: FileEntry, record: CacheRecord | undefined,
+  tree: TreeSaver,
+  path: string,
+  entry: FileEntry,
+  record: CacheRecord | undefined,
 ): FileEntry {
   const before = record?.entry
   if (before !== undefined && before.ctime === entry.ctime && before.type === entry.type)

@@ -1,10 +1,24 @@
 /**
- * What a file contains: inline bytes, or a map from file ranges to places in chunks. Bytes: docs/format.md section 7.
- * One map serves both classes: `cdc` chunks are used whole, `pages` runs are patched by ranges of delta chunks.
+ * What a file contains: inline bytes, or a map from file ranges to places in chunks. Bytes: docs/format.md
+ * section 7. One map serves both classes: `cdc` chunks are used whole, `pages` runs are patched by ranges of
+ * delta chunks.
  */
 import {
-  type ByteReader, type ByteWriter, corrupt, expectEnd, getBytes, getCount, getSized, getU8, getVarint,
-  newReader, newWriter, putBytes, putSized, putU8, putVarint,
+  type ByteReader,
+  type ByteWriter,
+  corrupt,
+  expectEnd,
+  getBytes,
+  getCount,
+  getSized,
+  getU8,
+  getVarint,
+  newReader,
+  newWriter,
+  putBytes,
+  putSized,
+  putU8,
+  putVarint,
 } from '../base/bytes.ts'
 
 /** File bytes that one extent node, and one hash leaf, covers. */
@@ -48,7 +62,12 @@ export type Content =
   | { readonly kind: 'empty' }
   | { readonly kind: 'inline'; readonly bytes: Uint8Array }
   | { readonly kind: 'cdc'; readonly map: ContentMap }
-  | { readonly kind: 'pages'; readonly pageBytes: number; readonly map: ContentMap; readonly hashes: readonly Uint8Array[] }
+  | {
+      readonly kind: 'pages'
+      readonly pageBytes: number
+      readonly map: ContentMap
+      readonly hashes: readonly Uint8Array[]
+    }
 
 export function encodeInline(bytes: Uint8Array): Buffer {
   const writer = newWriter(bytes.length + 8)
@@ -58,7 +77,9 @@ export function encodeInline(bytes: Uint8Array): Buffer {
 }
 
 /** A map to encode: extents that are encoded already (encodeExtents), or node ids. */
-export type EncodedMap = { readonly extents: Uint8Array } | { readonly depth: 1 | 2; readonly nodes: readonly Uint8Array[] }
+export type EncodedMap =
+  | { readonly extents: Uint8Array }
+  | { readonly depth: 1 | 2; readonly nodes: readonly Uint8Array[] }
 
 /** Content of class `cdc` (pageBytes 0, no hashes) or `pages`. */
 export function encodeMapped(map: EncodedMap, pageBytes: number, hashes: readonly Uint8Array[]): Buffer {
@@ -126,7 +147,8 @@ export function decodeExtents(reader: ByteReader): Extents {
   const chunks: ChunkRef[] = []
   const extents: Extent[] = []
   const chunkCount = getCount(reader, ID_BYTES + 1)
-  for (let i = 0; i < chunkCount; i++) chunks.push({ id: getBytes(reader, ID_BYTES), bytes: getVarint(reader) })
+  for (let i = 0; i < chunkCount; i++)
+    chunks.push({ id: getBytes(reader, ID_BYTES), bytes: getVarint(reader) })
   const extentCount = getCount(reader, 3)
   for (let i = 0; i < extentCount; i++) {
     const extent = { length: getVarint(reader), ref: getVarint(reader), offset: getVarint(reader) }
@@ -188,7 +210,8 @@ export function decodeHashLeaf(bytes: Uint8Array, what: string): { pageBytes: nu
 
 function nodeReader(bytes: Uint8Array, kind: number, what: string): ByteReader {
   const reader = newReader(bytes, what)
-  if (getU8(reader) !== kind || getU8(reader) !== NODE_VERSION) throw corrupt(what, 'is not the node that was expected')
+  if (getU8(reader) !== kind || getU8(reader) !== NODE_VERSION)
+    throw corrupt(what, 'is not the node that was expected')
   return reader
 }
 

@@ -1,9 +1,10 @@
 /**
- * The pack: sealed frames, a sealed header that lists their chunks, a plain footer. Byte tables: docs/format.md section 5.
+ * The pack: sealed frames, a sealed header that lists their chunks, a plain footer. Byte tables:
+ * docs/format.md section 5.
  *
- * A frame is the unit of compression and sealing; a chunk is the unit of addressing. Small chunks share a frame, since one
- * call of zstd or AES-GCM costs 10–25 µs whatever its size (bench: 1 M files of 1 KB). Pure: the caller brings randomness,
- * buffers and compression; nothing here does I/O.
+ * A frame is the unit of compression and sealing; a chunk is the unit of addressing. Small chunks share a
+ * frame, since one call of zstd or AES-GCM costs 10–25 µs whatever its size (bench: 1 M files of 1 KB). Pure:
+ * the caller brings randomness, buffers and compression; nothing here does I/O.
  */
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto'
 import { crc32 } from 'node:zlib'
@@ -42,7 +43,10 @@ export interface PackIdentity {
   readonly epoch: number
 }
 
-/** A pack being filled. `buffer` is the caller's and bounds the object's size; `length` counts the frames written so far. */
+/**
+ * A pack being filled. `buffer` is the caller's and bounds the object's size; `length` counts the frames
+ * written so far.
+ */
 export interface OpenPack {
   readonly identity: PackIdentity
   readonly buffer: Buffer
@@ -64,9 +68,13 @@ export function newPack(identity: PackIdentity, buffer: Buffer, salt: Buffer, de
   return { identity, buffer, salt, dek, key, aad, frames: [], chunks: [], length: 0, chunkCount: 0 }
 }
 
-/** Whether a frame of at most `plainBytes` with `chunks` chunks still fits (stored raw, with its records and the footer). */
+/**
+ * Whether a frame of at most `plainBytes` with `chunks` chunks still fits (stored raw, with its records and
+ * the footer).
+ */
 export function frameFits(pack: OpenPack, plainBytes: number, chunks: number): boolean {
-  const records = (pack.frames.length + 1) * FRAME_RECORD_BYTES + (pack.chunkCount + chunks) * CHUNK_RECORD_BYTES
+  const records =
+    (pack.frames.length + 1) * FRAME_RECORD_BYTES + (pack.chunkCount + chunks) * CHUNK_RECORD_BYTES
   const total = pack.length + plainBytes + 2 * TAG_BYTES + records + FOOTER_BYTES
   return total <= pack.buffer.length && pack.chunkCount + chunks <= PACK_CHUNKS_MAX
 }
@@ -78,12 +86,18 @@ export interface FrameChunk {
 }
 
 /**
- * Seals `body` (the frame's plaintext after `codec`) behind the last frame. `chunks` lie back to back in the plaintext.
- * Returns the number of the first chunk in the pack. The caller has asked frameFits().
+ * Seals `body` (the frame's plaintext after `codec`) behind the last frame. `chunks` lie back to back in the
+ * plaintext. Returns the number of the first chunk in the pack. The caller has asked frameFits().
  */
 export function addFrame(
   pack: OpenPack,
-  frame: { kind: ChunkClass; codec: Codec; body: Uint8Array; plainBytes: number; chunks: readonly FrameChunk[] },
+  frame: {
+    kind: ChunkClass
+    codec: Codec
+    body: Uint8Array
+    plainBytes: number
+    chunks: readonly FrameChunk[]
+  },
 ): number {
   const kind = CHUNK_CLASSES[frame.kind]
   setFrameAad(pack.aad, kind, frame.codec, pack.frames.length, frame.plainBytes)
@@ -95,7 +109,9 @@ export function addFrame(
   sealed.copy(pack.buffer, pack.length)
   cipher.getAuthTag().copy(pack.buffer, pack.length + sealed.length)
   pack.length += sealed.length + TAG_BYTES
-  pack.frames.push(frameRecord(sealed.length + TAG_BYTES, frame.plainBytes, frame.codec, kind, frame.chunks.length))
+  pack.frames.push(
+    frameRecord(sealed.length + TAG_BYTES, frame.plainBytes, frame.codec, kind, frame.chunks.length),
+  )
   const first = pack.chunkCount
   for (const chunk of frame.chunks) pack.chunks.push(chunkRecord(chunk))
   pack.chunkCount += frame.chunks.length
@@ -150,13 +166,18 @@ export interface PackFooter extends PackIdentity {
 
 /** Reads the last 256 bytes of a pack. `what` names it in failures. Fails: repo.corrupt, repo.newer. */
 export function decodeFooter(tail: Uint8Array, what: string): PackFooter {
-  if (tail.length < FOOTER_BYTES) throw corrupt(what, `is ${tail.length} bytes long (at least ${FOOTER_BYTES})`)
+  if (tail.length < FOOTER_BYTES)
+    throw corrupt(what, `is ${tail.length} bytes long (at least ${FOOTER_BYTES})`)
   const raw = Buffer.from(tail.subarray(tail.length - FOOTER_BYTES))
   if (!raw.subarray(0, 8).equals(MAGIC)) throw corrupt(what, 'does not end with a pack footer')
-  if (crc32(raw.subarray(0, 248)) !== raw.readUInt32LE(248)) throw corrupt(what, 'has a footer with a wrong checksum')
+  if (crc32(raw.subarray(0, 248)) !== raw.readUInt32LE(248))
+    throw corrupt(what, 'has a footer with a wrong checksum')
   const version = raw.readUInt16LE(8)
   if (version !== FORMAT_VERSION || raw[10] !== 1)
-    throw new Failure('repo.newer', `Cannot read ${what}: it has format ${version}, suite ${raw[10]} (must be 1, 1)`)
+    throw new Failure(
+      'repo.newer',
+      `Cannot read ${what}: it has format ${version}, suite ${raw[10]} (must be 1, 1)`,
+    )
   const kind = (Object.keys(PACK_KINDS) as PackKind[]).find((name) => PACK_KINDS[name] === raw[11])
   if (kind === undefined) throw corrupt(what, `has the unknown pack kind ${raw[11]}`)
   return {
@@ -190,8 +211,16 @@ export interface PackHeader {
   readonly chunkOffset: Uint32Array
 }
 
-/** Opens the header; `sealed` are the `headerBytes` before the footer. Fails: repo.corrupt (also with a wrong index key). */
-export function openHeader(footer: PackFooter, sealed: Uint8Array, indexKey: Uint8Array, what: string): PackHeader {
+/**
+ * Opens the header; `sealed` are the `headerBytes` before the footer. Fails: repo.corrupt (also with a wrong
+ * index key).
+ */
+export function openHeader(
+  footer: PackFooter,
+  sealed: Uint8Array,
+  indexKey: Uint8Array,
+  what: string,
+): PackHeader {
   const plainBytes = footer.frameCount * FRAME_RECORD_BYTES + footer.chunkCount * CHUNK_RECORD_BYTES
   if (sealed.length !== footer.headerBytes || plainBytes + TAG_BYTES !== sealed.length)
     throw corrupt(what, 'has a header of the wrong length')
@@ -235,9 +264,11 @@ function decodeHeader(footer: PackFooter, plain: Buffer, what: string): PackHead
       header.chunkOffset[chunk] = within
       within += bytes
     }
-    if (within !== header.framePlain[frame]) throw corrupt(what, `lists chunks that do not fill frame ${frame}`)
+    if (within !== header.framePlain[frame])
+      throw corrupt(what, `lists chunks that do not fill frame ${frame}`)
   }
-  if (offset !== footer.dataBytes || chunk !== chunkCount) throw corrupt(what, 'has a header that contradicts its footer')
+  if (offset !== footer.dataBytes || chunk !== chunkCount)
+    throw corrupt(what, 'has a header that contradicts its footer')
   return header
 }
 
@@ -272,7 +303,12 @@ export function openFrame(opener: FrameOpener, number: number, stored: Uint8Arra
   return body
 }
 
-function openGcm(key: KeyObject | Uint8Array, nonce: Buffer, aad: Buffer, sealed: Uint8Array): Buffer | undefined {
+function openGcm(
+  key: KeyObject | Uint8Array,
+  nonce: Buffer,
+  aad: Buffer,
+  sealed: Uint8Array,
+): Buffer | undefined {
   if (sealed.length < TAG_BYTES) return undefined
   const decipher = createDecipheriv('aes-256-gcm', key, nonce)
   decipher.setAAD(aad)

@@ -1,16 +1,31 @@
 /**
  * The refs record: which chunks of which packs a snapshot references, for whoever may delete but not read.
- * Bytes: docs/format.md section 8. A record may be a delta (XOR) against another; applyRefs() gives the whole.
+ * Bytes: docs/format.md section 8. A record may be a delta (XOR) against another; applyRefs() gives the
+ * whole.
  */
 import {
-  corrupt, expectEnd, getBytes, getCount, getSized, getU8, newReader, newWriter, putBytes, putSized, putU8, putVarint,
+  corrupt,
+  expectEnd,
+  getBytes,
+  getCount,
+  getSized,
+  getU8,
+  newReader,
+  newWriter,
+  putBytes,
+  putSized,
+  putU8,
+  putVarint,
 } from '../base/bytes.ts'
 
 const NODE_REFS = 6
 const NODE_VERSION = 1
 const ID_BYTES = 32
 
-/** Pack id (hex) -> bitmap: bit i of byte i>>3 says that chunk number i is referenced. Trailing zero bytes are cut. */
+/**
+ * Pack id (hex) -> bitmap: bit i of byte i>>3 says that chunk number i is referenced. Trailing zero bytes are
+ * cut.
+ */
 export type RefsMap = Map<string, Uint8Array>
 
 export interface RefsRecord {
@@ -36,7 +51,8 @@ export function encodeRefs(record: RefsRecord): Buffer {
 /** Bitmaps are views of `bytes`. Fails: repo.corrupt. */
 export function decodeRefs(bytes: Uint8Array, what: string): RefsRecord {
   const reader = newReader(bytes, what)
-  if (getU8(reader) !== NODE_REFS || getU8(reader) !== NODE_VERSION) throw corrupt(what, 'is not a refs record')
+  if (getU8(reader) !== NODE_REFS || getU8(reader) !== NODE_VERSION)
+    throw corrupt(what, 'is not a refs record')
   const hasBase = getU8(reader)
   if (hasBase > 1) throw corrupt(what, 'has an unknown base')
   const base = hasBase === 1 ? getBytes(reader, ID_BYTES) : undefined

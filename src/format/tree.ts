@@ -1,11 +1,26 @@
 /**
- * Tree nodes: the sorted entries of a directory, split into content-defined groups. Bytes: docs/format.md section 7.
- * Pure. The content of a file is carried as encoded bytes (format/content.ts), so that trees pass it on without decoding.
+ * Tree nodes: the sorted entries of a directory, split into content-defined groups. Bytes: docs/format.md
+ * section 7. Pure. The content of a file is carried as encoded bytes (format/content.ts), so that trees pass
+ * it on without decoding.
  */
 import { crc32 } from 'node:zlib'
 import {
-  type ByteReader, type ByteWriter, corrupt, expectEnd, getBytes, getCount, getI64, getSized, getU8, getVarint,
-  newReader, putBytes, putI64, putSized, putU8, putVarint,
+  type ByteReader,
+  type ByteWriter,
+  corrupt,
+  expectEnd,
+  getBytes,
+  getCount,
+  getI64,
+  getSized,
+  getU8,
+  getVarint,
+  newReader,
+  putBytes,
+  putI64,
+  putSized,
+  putU8,
+  putVarint,
 } from '../base/bytes.ts'
 import type { EntryType, FileEntry, Xattr } from '../base/file-entry.ts'
 
@@ -50,7 +65,10 @@ export function endsNode(name: string, entries: number, bytes: number): boolean 
   return entries >= NODE_ENTRIES_MIN && (crc32(Buffer.from(name, 'latin1')) & NODE_BOUNDARY_MASK) === 0
 }
 
-/** A node's bytes: its head and then `entries`, encoded one after the other by encodeEntry() or encodeBranchEntry(). */
+/**
+ * A node's bytes: its head and then `entries`, encoded one after the other by encodeEntry() or
+ * encodeBranchEntry().
+ */
 export function encodeNode(writer: ByteWriter, kind: number, count: number, entries: Uint8Array): void {
   putU8(writer, kind)
   putU8(writer, NODE_VERSION)
@@ -123,8 +141,24 @@ export function decodeEntry(reader: ByteReader): TreeEntry {
   const minor = device ? getVarint(reader) : 0
   const xattrs = (flags & ENTRY_FLAGS.xattrs) === 0 ? NO_XATTRS : decodeXattrs(reader)
   return {
-    name, type, mode, uid, gid, mtime, ctime, dev, inode, links, size, target, major, minor, xattrs,
-    flags: flags & ~ENTRY_FLAGS.xattrs, content, node,
+    name,
+    type,
+    mode,
+    uid,
+    gid,
+    mtime,
+    ctime,
+    dev,
+    inode,
+    links,
+    size,
+    target,
+    major,
+    minor,
+    xattrs,
+    flags: flags & ~ENTRY_FLAGS.xattrs,
+    content,
+    node,
   }
 }
 
@@ -134,7 +168,8 @@ const NO_XATTRS: readonly Xattr[] = []
 function decodeXattrs(reader: ByteReader): Xattr[] {
   const xattrs: Xattr[] = []
   const count = getCount(reader, 2)
-  for (let i = 0; i < count; i++) xattrs.push({ name: getSized(reader).toString('latin1'), value: getSized(reader) })
+  for (let i = 0; i < count; i++)
+    xattrs.push({ name: getSized(reader).toString('latin1'), value: getSized(reader) })
   return xattrs
 }
 

@@ -1,9 +1,10 @@
 /**
  * Content-defined chunking with a keyed gear hash: cutPoint() is pure and synchronous.
  *
- * Gear: h = (h << 1) + table[byte]; a cut where the top `maskBits` bits are zero (Xia et al., "FastCDC", USENIX ATC 2016,
- * without its normalisation). The window is 32 bytes, since older bytes are shifted out of 32 bits. The table is derived
- * from the domain's id key, so that chunk lengths tell an onlooker less about known files.
+ * Gear: h = (h << 1) + table[byte]; a cut where the top `maskBits` bits are zero (Xia et al., "FastCDC",
+ * USENIX ATC 2016, without its normalisation). The window is 32 bytes, since older bytes are shifted out of
+ * 32 bits. The table is derived from the domain's id key, so that chunk lengths tell an onlooker less about
+ * known files.
  */
 import { createCipheriv } from 'node:crypto'
 import { hkdf } from '../format/seal.ts'
@@ -26,11 +27,17 @@ export function gearTable(idKey: Uint8Array): Int32Array {
 }
 
 /**
- * End (exclusive) of the chunk that begins at `start` of `bytes[0, end)`.
- * Returns `end` when no cut was found: the chunk is then whole only if `end` ends the data, else more bytes are needed.
- * Never returns more than start + maxBytes.
+ * End (exclusive) of the chunk that begins at `start` of `bytes[0, end)`. Returns `end` when no cut was
+ * found: the chunk is then whole only if `end` ends the data, else more bytes are needed. Never returns more
+ * than start + maxBytes.
  */
-export function cutPoint(bytes: Uint8Array, start: number, end: number, sizes: ChunkSizes, table: Int32Array): number {
+export function cutPoint(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  sizes: ChunkSizes,
+  table: Int32Array,
+): number {
   const first = start + sizes.minBytes
   if (end <= first) return end
   const limit = Math.min(end, start + sizes.maxBytes)

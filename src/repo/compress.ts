@@ -21,10 +21,15 @@ export function compress(plain: Uint8Array): { codec: Codec; body: Uint8Array } 
     params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
     chunkSize: plain.length + 1024,
   })
-  return body.length <= plain.length * KEEP_RATIO_MAX ? { codec: CODECS.zstd, body } : { codec: CODECS.raw, body: plain }
+  return body.length <= plain.length * KEEP_RATIO_MAX
+    ? { codec: CODECS.zstd, body }
+    : { codec: CODECS.raw, body: plain }
 }
 
-/** Undoes compress(). `plainBytes` bounds the output, so that a forged frame cannot exhaust memory. Fails: repo.corrupt. */
+/**
+ * Undoes compress(). `plainBytes` bounds the output, so that a forged frame cannot exhaust memory. Fails:
+ * repo.corrupt.
+ */
 export function decompress(codec: number, body: Uint8Array, plainBytes: number, what: string): Uint8Array {
   if (codec === CODECS.zstd) return decompressZstd(body, plainBytes, what)
   if (codec !== CODECS.raw) throw corrupt(what, `uses the unknown codec ${codec}`)
@@ -35,11 +40,15 @@ export function decompress(codec: number, body: Uint8Array, plainBytes: number, 
 function decompressZstd(body: Uint8Array, plainBytes: number, what: string): Uint8Array {
   let plain: Buffer
   try {
-    plain = zstdDecompressSync(body, { chunkSize: Math.max(64, plainBytes + 1), maxOutputLength: plainBytes + 1 })
+    plain = zstdDecompressSync(body, {
+      chunkSize: Math.max(64, plainBytes + 1),
+      maxOutputLength: plainBytes + 1,
+    })
   } catch (cause) {
     throw Object.assign(corrupt(what, 'does not decompress'), { cause })
   }
-  if (plain.length !== plainBytes) throw corrupt(what, `decompresses to ${plain.length} bytes (must be ${plainBytes})`)
+  if (plain.length !== plainBytes)
+    throw corrupt(what, `decompresses to ${plain.length} bytes (must be ${plainBytes})`)
   return plain
 }
 

@@ -1,8 +1,19 @@
 /**
- * What a host keeps beside the repository: caches that may be lost, and what it has seen of the store, so that a store
- * that shows an older state is noticed. One folder a repository; its files are written whole or not at all.
+ * What a host keeps beside the repository: caches that may be lost, and what it has seen of the store, so
+ * that a store that shows an older state is noticed. One folder a repository; its files are written whole or
+ * not at all.
  */
-import { closeSync, constants, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { Failure, describeError, errnoOf } from '../base/failure.ts'
 import { hasPosix, lockFile } from '../base/posix.ts'
@@ -30,7 +41,9 @@ export function openHostFolder(cacheFolder: string, repository: string): HostFol
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 })
   } catch (cause) {
-    throw new Failure('host.file', `Cannot make the cache folder "${path}": ${describeError(cause)}`, { cause })
+    throw new Failure('host.file', `Cannot make the cache folder "${path}": ${describeError(cause)}`, {
+      cause,
+    })
   }
   return { path }
 }
@@ -42,13 +55,21 @@ export function subFolder(host: HostFolder, name: string): string {
   return path
 }
 
+/** The same, with nothing in it. */
+export function emptySubFolder(host: HostFolder, name: string): string {
+  rmSync(join(host.path, name), { recursive: true, force: true })
+  return subFolder(host, name)
+}
+
 /** A state that is missing or damaged counts as empty: it can only warn, not lose anything. */
 export function readHostState(host: HostFolder): HostState {
   try {
     return { ...EMPTY, ...(JSON.parse(readFileSync(statePath(host), 'utf8')) as HostState) }
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return EMPTY
-    throw new Failure('host.file', `Cannot read "${statePath(host)}": ${describeError(error)}`, { cause: error })
+    throw new Failure('host.file', `Cannot read "${statePath(host)}": ${describeError(error)}`, {
+      cause: error,
+    })
   }
 }
 
@@ -83,7 +104,11 @@ export function lockSource(host: HostFolder, source: string): SourceLock {
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600)
   if (hasPosix() && !lockFile(fd)) {
     closeSync(fd)
-    throw new Failure('repo.busy', `Cannot back up "${source}": another run of it is under way on this host`, { facts: { source } })
+    throw new Failure(
+      'repo.busy',
+      `Cannot back up "${source}": another run of it is under way on this host`,
+      { facts: { source } },
+    )
   }
   return { fd }
 }

@@ -1,4 +1,7 @@
-/** Opens the index of a lineage: fetches its runs, verifies them, and keeps them as local sorted runs (chunk-index.ts). */
+/**
+ * Opens the index of a lineage: fetches its runs, verifies them, and keeps them as local sorted runs
+ * (chunk-index.ts).
+ */
 import type { DomainKeys } from './keys.ts'
 import { Failure } from '../base/failure.ts'
 import { sha256 } from '../format/seal.ts'
@@ -11,11 +14,18 @@ import { buildRun } from './run-builder.ts'
 
 /** Fails: storage.missing (a run is gone), repo.corrupt (a run is not the one the snapshot names). */
 export async function openLineage(
-  store: BlobStore, repository: string, keys: DomainKeys, host: HostFolder, lineage: readonly LineageSet[],
+  store: BlobStore,
+  repository: string,
+  keys: DomainKeys,
+  host: HostFolder,
+  lineage: readonly LineageSet[],
 ): Promise<SharedIndex> {
   const places = new Map<string, { packSet: string; n: number }>()
-  for (const set of lineage) for (const run of set.runs) places.set(run.sha256, { packSet: set.packSet, n: run.n })
-  const runs = lineage.flatMap((set) => set.runs.map((run) => ({ name: run.sha256, entryCount: run.entries })))
+  for (const set of lineage)
+    for (const run of set.runs) places.set(run.sha256, { packSet: set.packSet, n: run.n })
+  const runs = lineage.flatMap((set) =>
+    set.runs.map((run) => ({ name: run.sha256, entryCount: run.entries })),
+  )
   return await openIndex({
     folder: subFolder(host, 'index'),
     runs,
@@ -24,10 +34,15 @@ export async function openLineage(
       const name = runName(keys.domain, place.packSet, place.n)
       const object = await store.get(name)
       if (sha256(object).toString('hex') !== run.name)
-        throw new Failure('repo.corrupt', `Cannot trust ${name}: it is not the run that the snapshot names`, { facts: { name } })
+        throw new Failure('repo.corrupt', `Cannot trust ${name}: it is not the run that the snapshot names`, {
+          facts: { name },
+        })
       const expected = {
-        repository: Buffer.from(repository, 'hex'), domain: Buffer.from(keys.domain, 'hex'),
-        packSet: Buffer.from(place.packSet, 'hex'), number: place.n, what: name,
+        repository: Buffer.from(repository, 'hex'),
+        domain: Buffer.from(keys.domain, 'hex'),
+        packSet: Buffer.from(place.packSet, 'hex'),
+        number: place.n,
+        what: name,
       }
       buildRun({ path, name: run.name }, object, expected, keys.indexKey)
     },

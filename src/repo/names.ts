@@ -1,4 +1,7 @@
-/** Names of packs and index runs in the store (docs/format.md section 1); the signed objects' lie beside their codecs. */
+/**
+ * Names of packs and index runs in the store (docs/format.md section 1); the signed objects' lie beside their
+ * codecs.
+ */
 import type { PackKind } from '../format/pack.ts'
 
 /** Data packs lie apart from the rest, so that they can go to a cold tier. */

@@ -1,13 +1,22 @@
 /**
- * Reading packs: footer and header by one read of the tail, frames by ranges; every chunk is checked against its id.
- * Usable from one thread; the pack and frame caches are bounded.
+ * Reading packs: footer and header by one read of the tail, frames by ranges; every chunk is checked against
+ * its id. Usable from one thread; the pack and frame caches are bounded.
  */
 import { createHmac, createSecretKey, type KeyObject } from 'node:crypto'
 import { corrupt } from '../base/bytes.ts'
 import { Failure } from '../base/failure.ts'
 import {
-  CHUNK_ID_BYTES, decodeFooter, FOOTER_BYTES, newFrameOpener, openFrame, openHeader, openPackKey,
-  type FrameOpener, type PackFooter, type PackHeader, type PackKind,
+  CHUNK_ID_BYTES,
+  decodeFooter,
+  FOOTER_BYTES,
+  newFrameOpener,
+  openFrame,
+  openHeader,
+  openPackKey,
+  type FrameOpener,
+  type PackFooter,
+  type PackHeader,
+  type PackKind,
 } from '../format/pack.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { decompress } from './compress.ts'
@@ -58,15 +67,29 @@ export function readerKeys(keys: DomainKeys, repository: string): ReaderKeys {
   const halves = (half: 'data' | 'meta') =>
     new Map(keys.epochs.map(({ epoch }) => [epoch, epochPrivateKey(keys, epoch, half)] as const))
   if (keys.idKey === undefined)
-    throw new Failure('key.role', `Cannot read domain ${keys.domain}: this credential holds no key to its chunks`)
+    throw new Failure(
+      'key.role',
+      `Cannot read domain ${keys.domain}: this credential holds no key to its chunks`,
+    )
   return {
-    repository: Buffer.from(repository, 'hex'), domain: keys.domain, idKey: keys.idKey, indexKey: keys.indexKey,
-    dataPrivate: halves('data'), metaPrivate: halves('meta'),
+    repository: Buffer.from(repository, 'hex'),
+    domain: keys.domain,
+    idKey: keys.idKey,
+    indexKey: keys.indexKey,
+    dataPrivate: halves('data'),
+    metaPrivate: halves('meta'),
   }
 }
 
 export function newPackReader(store: BlobStore, keys: ReaderKeys): PackReader {
-  return { store, keys, idKey: createSecretKey(keys.idKey), packs: new Map(), frames: new Map(), frameBytes: 0 }
+  return {
+    store,
+    keys,
+    idKey: createSecretKey(keys.idKey),
+    packs: new Map(),
+    frames: new Map(),
+    frameBytes: 0,
+  }
 }
 
 /** The pack's footer, header and key. Fails: storage.*, repo.corrupt, repo.foreign. */
@@ -82,9 +105,11 @@ export async function openPack(reader: PackReader, place: PackPlace): Promise<Op
   let tail = await reader.store.get(name, { offset: place.bytes - tailBytes, length: tailBytes })
   const footer = checkedFooter(reader, tail, place, name)
   const needed = footer.headerBytes + FOOTER_BYTES
-  if (footer.dataBytes + needed > place.bytes) throw corrupt(name, 'has a footer that does not fit its length')
+  if (footer.dataBytes + needed > place.bytes)
+    throw corrupt(name, 'has a footer that does not fit its length')
   const headerAt = footer.dataBytes - (place.bytes - tail.length)
-  if (headerAt < 0) tail = await reader.store.get(name, { offset: footer.dataBytes, length: place.bytes - footer.dataBytes })
+  if (headerAt < 0)
+    tail = await reader.store.get(name, { offset: footer.dataBytes, length: place.bytes - footer.dataBytes })
   const at = Math.max(0, headerAt)
   const opened = openTail(reader, place, name, footer, tail.subarray(at, at + footer.headerBytes))
   reader.packs.set(place.id, opened)
@@ -98,25 +123,41 @@ export function openPackBytes(reader: PackReader, place: PackPlace, bytes: Uint8
   const footer = checkedFooter(reader, bytes, place, name)
   if (footer.dataBytes + footer.headerBytes + FOOTER_BYTES > bytes.length)
     throw corrupt(name, 'has a footer that does not fit its length')
-  return openTail(reader, place, name, footer, bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes))
+  return openTail(
+    reader,
+    place,
+    name,
+    footer,
+    bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes),
+  )
 }
 
 function checkedFooter(reader: PackReader, tail: Uint8Array, place: PackPlace, name: string): PackFooter {
   const footer = decodeFooter(tail, name)
-  if (!footer.repository.equals(reader.keys.repository) || footer.domain.toString('hex') !== reader.keys.domain)
+  if (
+    !footer.repository.equals(reader.keys.repository) ||
+    footer.domain.toString('hex') !== reader.keys.domain
+  )
     throw new Failure('repo.foreign', `Cannot use ${name}: it belongs to another repository or domain`)
   if (footer.kind !== place.kind) throw corrupt(name, `is a ${footer.kind} pack (must be ${place.kind})`)
   return footer
 }
 
 function openTail(
-  reader: PackReader, place: PackPlace, name: string, footer: PackFooter, sealedHeader: Uint8Array,
+  reader: PackReader,
+  place: PackPlace,
+  name: string,
+  footer: PackFooter,
+  sealedHeader: Uint8Array,
 ): OpenedPack {
   const header = openHeader(footer, sealedHeader, reader.keys.indexKey, name)
   const halves = place.kind === 'refs' ? reader.keys.metaPrivate : reader.keys.dataPrivate
   const epochKey = halves.get(footer.epoch)
   if (epochKey === undefined)
-    throw new Failure('key.role', `Cannot open ${name}: this credential holds no key of epoch ${footer.epoch}`)
+    throw new Failure(
+      'key.role',
+      `Cannot open ${name}: this credential holds no key of epoch ${footer.epoch}`,
+    )
   return { place, name, opener: newFrameOpener(footer, header, openPackKey(footer, epochKey, name)) }
 }
 
@@ -128,7 +169,12 @@ export function plainFrame(pack: OpenedPack, frame: number, stored: Uint8Array):
 }
 
 /** A view of chunk `number` in the plaintext of its frame, checked against its id. Fails: repo.corrupt. */
-export function chunkOfFrame(reader: PackReader, pack: OpenedPack, number: number, plain: Uint8Array): Uint8Array {
+export function chunkOfFrame(
+  reader: PackReader,
+  pack: OpenedPack,
+  number: number,
+  plain: Uint8Array,
+): Uint8Array {
   const { header } = pack.opener
   const start = header.chunkOffset[number]!
   const chunk = plain.subarray(start, start + header.chunkBytes[number]!)
@@ -142,7 +188,12 @@ export function chunkOfFrame(reader: PackReader, pack: OpenedPack, number: numbe
  * Reads one chunk; neighbours in its frame are cached. `id` is what the caller expects there.
  * The view returned is the cache's: copy what is kept. Fails: storage.*, repo.corrupt, key.role.
  */
-export async function readChunkAt(reader: PackReader, place: PackPlace, number: number, id: Uint8Array): Promise<Uint8Array> {
+export async function readChunkAt(
+  reader: PackReader,
+  place: PackPlace,
+  number: number,
+  id: Uint8Array,
+): Promise<Uint8Array> {
   const pack = await openPack(reader, place)
   const { header } = pack.opener
   if (number >= header.chunkBytes.length || !isChunk(header, number, id))
@@ -152,7 +203,10 @@ export async function readChunkAt(reader: PackReader, place: PackPlace, number: 
 
 /** Whether chunk `number` of the pack has this id. */
 export function isChunk(header: PackHeader, number: number, id: Uint8Array): boolean {
-  return header.chunkIds.compare(id, 0, CHUNK_ID_BYTES, number * CHUNK_ID_BYTES, (number + 1) * CHUNK_ID_BYTES) === 0
+  return (
+    header.chunkIds.compare(id, 0, CHUNK_ID_BYTES, number * CHUNK_ID_BYTES, (number + 1) * CHUNK_ID_BYTES) ===
+    0
+  )
 }
 
 async function readFrame(reader: PackReader, pack: OpenedPack, frame: number): Promise<Uint8Array> {
@@ -165,7 +219,8 @@ async function readFrame(reader: PackReader, pack: OpenedPack, frame: number): P
   }
   const { header } = pack.opener
   const stored = await reader.store.get(pack.name, {
-    offset: header.frameOffset[frame]!, length: header.frameStored[frame]!,
+    offset: header.frameOffset[frame]!,
+    length: header.frameStored[frame]!,
   })
   const plain = plainFrame(pack, frame, stored)
   reader.frames.set(key, plain)

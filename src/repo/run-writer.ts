@@ -1,12 +1,17 @@
 /**
- * Writes the index runs of a pack set as its packs become durable, and the local sorted runs that replace full session
- * tables. A run only ever lists packs that are stored: order is the safety.
+ * Writes the index runs of a pack set as its packs become durable, and the local sorted runs that replace
+ * full session tables. A run only ever lists packs that are stored: order is the safety.
  */
 import { join } from 'node:path'
-import { rmSync } from 'node:fs'
 import { randomBytes, randomHex } from '../base/random.ts'
 import { CHUNK_ID_BYTES, PACK_KINDS } from '../format/pack.ts'
-import { encodeIndexPacks, encodeIndexRun, INDEX_ENTRY_BYTES, putIndexEntry, sortIndexEntries } from '../format/index-run.ts'
+import {
+  encodeIndexPacks,
+  encodeIndexRun,
+  INDEX_ENTRY_BYTES,
+  putIndexEntry,
+  sortIndexEntries,
+} from '../format/index-run.ts'
 import { sha256 } from '../format/seal.ts'
 import type { LineageRun, LineageSet } from '../format/snapshot.ts'
 import type { BlobStore } from '../storage/store.ts'
@@ -36,10 +41,19 @@ export interface AdoptedRuns {
   readonly bytes: number
 }
 
-export function newRunWriter(store: BlobStore, keys: WriterKeys, adopted: AdoptedRuns | undefined): RunWriter {
+export function newRunWriter(
+  store: BlobStore,
+  keys: WriterKeys,
+  adopted: AdoptedRuns | undefined,
+): RunWriter {
   return {
-    store, keys, pending: [], runs: [...(adopted?.runs ?? [])],
-    next: adopted?.next ?? 1, packs: adopted?.packs ?? 0, bytes: adopted?.bytes ?? 0,
+    store,
+    keys,
+    pending: [],
+    runs: [...(adopted?.runs ?? [])],
+    next: adopted?.next ?? 1,
+    packs: adopted?.packs ?? 0,
+    bytes: adopted?.bytes ?? 0,
   }
 }
 
@@ -54,7 +68,11 @@ export async function writeRun(writer: RunWriter): Promise<void> {
   const object = encodeIndexRun(run, indexKey, randomBytes(16))
   const name = runName(Buffer.from(domain).toString('hex'), Buffer.from(packSet).toString('hex'), number)
   await writer.store.put(name, object)
-  writer.runs.push({ n: number, sha256: sha256(object).toString('hex'), entries: run.entries.length / INDEX_ENTRY_BYTES })
+  writer.runs.push({
+    n: number,
+    sha256: sha256(object).toString('hex'),
+    entries: run.entries.length / INDEX_ENTRY_BYTES,
+  })
   for (const pack of packs) {
     writer.packs++
     writer.bytes += pack.bytes
@@ -68,7 +86,10 @@ export function lineageSet(writer: RunWriter): LineageSet | undefined {
   return { packSet, runs: [...writer.runs], packs: writer.packs, bytes: writer.bytes }
 }
 
-/** A local sorted run of these packs, to take the place of a session table. Lives until the backup ends. */
+/**
+ * A local sorted run of these packs, to take the place of a session table. Its folder is emptied when the
+ * backup ends.
+ */
 export function buildSessionRun(folder: string, packs: readonly StoredPack[]): SortedRun {
   const name = randomHex(32)
   const path = join(folder, `${name}.session`)
@@ -79,11 +100,6 @@ export function buildSessionRun(folder: string, packs: readonly StoredPack[]): S
   const run = openRun(path, name)
   assert(run, 'a run that was just written opens')
   return run
-}
-
-/** Removes a local run made by buildSessionRun(). */
-export function dropSessionRun(run: SortedRun): void {
-  rmSync(run.path, { force: true })
 }
 
 function runRecords(packs: readonly StoredPack[]): { packs: Buffer; entries: Buffer } {
@@ -97,7 +113,10 @@ function runRecords(packs: readonly StoredPack[]): { packs: Buffer; entries: Buf
     }
   })
   const table = packs.map((pack) => ({
-    id: pack.id, bytes: pack.bytes, chunks: pack.chunkClasses.length, kind: PACK_KINDS[pack.kind],
+    id: pack.id,
+    bytes: pack.bytes,
+    chunks: pack.chunkClasses.length,
+    kind: PACK_KINDS[pack.kind],
   }))
   return { packs: encodeIndexPacks(table), entries: sortIndexEntries(entries) }
 }

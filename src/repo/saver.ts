@@ -1,14 +1,24 @@
 /**
- * Saves chunks into packs: id, lookup, compress, seal, store. One saver belongs to one thread; threads share the index.
+ * Saves chunks into packs: id, lookup, compress, seal, store. One saver belongs to one thread; threads share
+ * the index.
  *
- * Synchronous per chunk; asynchronous only where a pack is full and its buffer must be traded for a free one. At most
- * PACK_BUFFERS packs exist a saver, so memory is bounded and a slow store holds the reading back.
- * A chunk is durable only once its pack was stored, which `onStored` tells; flushSaver() waits for all of them.
+ * Synchronous per chunk; asynchronous only where a pack is full and its buffer must be traded for a free one.
+ * At most PACK_BUFFERS packs exist a saver, so memory is bounded and a slow store holds the reading back. A
+ * chunk is durable only once its pack was stored, which `onStored` tells; flushSaver() waits for all of
+ * them.
  */
 import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 import {
-  addFrame, CHUNK_CLASSES, CHUNK_ID_BYTES, finishPack, frameFits, newPack,
-  type ChunkClass, type FrameChunk, type OpenPack, type PackKind,
+  addFrame,
+  CHUNK_CLASSES,
+  CHUNK_ID_BYTES,
+  finishPack,
+  frameFits,
+  newPack,
+  type ChunkClass,
+  type FrameChunk,
+  type OpenPack,
+  type PackKind,
 } from '../format/pack.ts'
 import { randomBytes } from '../base/random.ts'
 import { assert } from '../base/failure.ts'
@@ -80,12 +90,23 @@ export interface Saver {
 }
 
 export function newSaver(
-  keys: WriterKeys, store: BlobStore, index: ChunkIndex, onStored: (pack: StoredPack) => void,
+  keys: WriterKeys,
+  store: BlobStore,
+  index: ChunkIndex,
+  onStored: (pack: StoredPack) => void,
 ): Saver {
   const idKey = createSecretKey(keys.idKey)
   return {
-    keys, store, index, idKey, onStored,
-    lanes: new Map(), free: [], buffers: 0, storing: new Set(), failure: undefined,
+    keys,
+    store,
+    index,
+    idKey,
+    onStored,
+    lanes: new Map(),
+    free: [],
+    buffers: 0,
+    storing: new Set(),
+    failure: undefined,
   }
 }
 
@@ -118,8 +139,11 @@ export async function makeRoom(saver: Saver, kind: ChunkClass): Promise<void> {
   const buffer = await freeBuffer(saver)
   const { repository, domain, packSet, epoch } = saver.keys
   const identity = {
-    repository: Buffer.from(repository), domain: Buffer.from(domain), packSet: Buffer.from(packSet),
-    kind: lane.kind, epoch,
+    repository: Buffer.from(repository),
+    domain: Buffer.from(domain),
+    packSet: Buffer.from(packSet),
+    kind: lane.kind,
+    epoch,
   }
   lane.pack = newPack(identity, buffer, randomBytes(16), randomBytes(32))
   lane.number = nextPackNumber(saver.index)
@@ -131,14 +155,21 @@ export function saveChunkNow(saver: Saver, kind: ChunkClass, bytes: Uint8Array):
   const id = chunkId(saver, bytes)
   const lane = laneOf(saver, packKindOf(kind))
   assert(lane.pack, 'saveChunkNow() follows hasRoom()')
-  if (lane.frameChunks.length > 0 && (lane.frameClass !== kind || bytes.length >= OWN_FRAME_BYTES)) sealFrame(lane)
+  if (lane.frameChunks.length > 0 && (lane.frameClass !== kind || bytes.length >= OWN_FRAME_BYTES))
+    sealFrame(lane)
   const number = lane.pack.chunkCount + lane.frameChunks.length
-  const known = claimChunk(saver.index, id, lane.number, number)
+  // A refs record is opened with another key than the rest: it must not be found in another pack.
+  const known = kind === 'refs' ? undefined : claimChunk(saver.index, id, lane.number, number)
   if (known !== undefined) return { id, pack: known.pack, number: known.number, fresh: false }
   lane.frameClass = kind
   lane.classes.push(CHUNK_CLASSES[kind])
   if (bytes.length >= OWN_FRAME_BYTES) {
-    addFrame(lane.pack, { kind, ...compress(bytes), plainBytes: bytes.length, chunks: [{ id, bytes: bytes.length }] })
+    addFrame(lane.pack, {
+      kind,
+      ...compress(bytes),
+      plainBytes: bytes.length,
+      chunks: [{ id, bytes: bytes.length }],
+    })
   } else {
     lane.frame.set(bytes, lane.frameBytes)
     lane.frameBytes += bytes.length
@@ -159,7 +190,16 @@ function laneOf(saver: Saver, kind: PackKind): Lane {
   let lane = saver.lanes.get(kind)
   if (lane === undefined) {
     const frame = Buffer.allocUnsafeSlow(FRAME_BYTES + OWN_FRAME_BYTES)
-    lane = { kind, pack: undefined, number: 0, frameClass: 'data', frameBytes: 0, frameChunks: [], frame, classes: [] }
+    lane = {
+      kind,
+      pack: undefined,
+      number: 0,
+      frameClass: 'data',
+      frameBytes: 0,
+      frameChunks: [],
+      frame,
+      classes: [],
+    }
     saver.lanes.set(kind, lane)
   }
   return lane
@@ -173,7 +213,12 @@ function packKindOf(kind: ChunkClass): PackKind {
 function sealFrame(lane: Lane): void {
   assert(lane.pack, 'a frame belongs to an open pack')
   const plain = lane.frame.subarray(0, lane.frameBytes)
-  const frame = { kind: lane.frameClass, ...compress(plain), plainBytes: plain.length, chunks: lane.frameChunks }
+  const frame = {
+    kind: lane.frameClass,
+    ...compress(plain),
+    plainBytes: plain.length,
+    chunks: lane.frameChunks,
+  }
   addFrame(lane.pack, frame)
   lane.frameBytes = 0
   lane.frameChunks = []
@@ -189,27 +234,41 @@ function closePack(saver: Saver, lane: Lane): void {
     saver.free.push(pack.buffer)
     return
   }
-  const bytes = finishPack(pack, saver.keys.indexKey, lane.kind === 'refs' ? saver.keys.metaPublic : saver.keys.dataPublic)
+  const bytes = finishPack(
+    pack,
+    saver.keys.indexKey,
+    lane.kind === 'refs' ? saver.keys.metaPublic : saver.keys.dataPublic,
+  )
   const id = hash('sha256', bytes, 'hex')
   const stored = storedPack(pack, lane, id, bytes.length)
-  const storing = saver.store.put(packName(Buffer.from(saver.keys.domain).toString('hex'), lane.kind, id), bytes).then(
-    () => {
-      saver.onStored(stored)
-    },
-    (error: unknown) => {
-      saver.failure ??= error
-    },
-  ).finally(() => {
-    saver.storing.delete(storing)
-    saver.free.push(pack.buffer)
-  })
+  const storing = saver.store
+    .put(packName(Buffer.from(saver.keys.domain).toString('hex'), lane.kind, id), bytes)
+    .then(
+      () => {
+        saver.onStored(stored)
+      },
+      (error: unknown) => {
+        saver.failure ??= error
+      },
+    )
+    .finally(() => {
+      saver.storing.delete(storing)
+      saver.free.push(pack.buffer)
+    })
   saver.storing.add(storing)
 }
 
 function storedPack(pack: OpenPack, lane: Lane, id: string, bytes: number): StoredPack {
   const chunkIds = Buffer.allocUnsafe(pack.chunkCount * CHUNK_ID_BYTES)
   pack.chunks.forEach((record, number) => record.copy(chunkIds, number * CHUNK_ID_BYTES, 0, CHUNK_ID_BYTES))
-  return { number: lane.number, id, kind: lane.kind, bytes, chunkIds, chunkClasses: Uint8Array.from(lane.classes) }
+  return {
+    number: lane.number,
+    id,
+    kind: lane.kind,
+    bytes,
+    chunkIds,
+    chunkClasses: Uint8Array.from(lane.classes),
+  }
 }
 
 async function freeBuffer(saver: Saver): Promise<Buffer> {

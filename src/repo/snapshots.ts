@@ -1,6 +1,6 @@
 /**
- * Reading the snapshots of a domain: verified, in the order of their counters. An object that cannot be believed is not
- * in the list but beside it, with its failure: one bad object must not hide the good ones.
+ * Reading the snapshots of a domain: verified, in the order of their counters. An object that cannot be
+ * believed is not in the list but beside it, with its failure: one bad object must not hide the good ones.
  */
 import { Failure, isFailure } from '../base/failure.ts'
 import type { Config, ConfigDomain } from '../format/config.ts'
@@ -25,7 +25,9 @@ export interface SnapshotList {
 
 /** All snapshots of the given domains (default: all of the config), or of one source only. */
 export async function listSnapshots(
-  store: BlobStore, config: Config, scope: { domain?: string; source?: string } = {},
+  store: BlobStore,
+  config: Config,
+  scope: { domain?: string; source?: string } = {},
 ): Promise<SnapshotList> {
   const snapshots: StoredSnapshot[] = []
   const bad: { name: string; failure: Failure }[] = []
@@ -37,7 +39,11 @@ export async function listSnapshots(
         snapshots.push(await readSnapshot(store, config, domain, name))
       } catch (error) {
         if (!isFailure(error)) throw error
-        if (error.code.startsWith('storage.') && error.code !== 'storage.missing' && error.code !== 'storage.short')
+        if (
+          error.code.startsWith('storage.') &&
+          error.code !== 'storage.missing' &&
+          error.code !== 'storage.short'
+        )
           throw error
         bad.push({ name, failure: error })
       }
@@ -47,9 +53,15 @@ export async function listSnapshots(
   return { snapshots, bad }
 }
 
-/** Reads and verifies one snapshot object. Fails: repo.corrupt, repo.forged, repo.foreign, repo.newer, storage.*. */
+/**
+ * Reads and verifies one snapshot object. Fails: repo.corrupt, repo.forged, repo.foreign, repo.newer,
+ * storage.*.
+ */
 export async function readSnapshot(
-  store: BlobStore, config: Config, domain: ConfigDomain, name: string,
+  store: BlobStore,
+  config: Config,
+  domain: ConfigDomain,
+  name: string,
 ): Promise<StoredSnapshot> {
   const bytes = await store.get(name)
   const object = decodeSigned(bytes, { kind: 'snapshot', repository: config.repository, name })

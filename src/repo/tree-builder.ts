@@ -1,11 +1,17 @@
 /**
- * Builds tree nodes from entries in walk order, bottom up, in bounded memory: a leaf is saved as soon as it ends
- * (format/tree.ts endsNode), so that a folder of a million files never lies in memory as a whole.
+ * Builds tree nodes from entries in walk order, bottom up, in bounded memory: a leaf is saved as soon as it
+ * ends (format/tree.ts endsNode), so that a folder of a million files never lies in memory as a whole.
  */
 import { newWriter, type ByteWriter } from '../base/bytes.ts'
 import {
-  encodeBranchEntry, encodeEntry, encodeNode, endsNode, NODE_BRANCH, NODE_LEAF,
-  type BranchEntry, type TreeEntry,
+  encodeBranchEntry,
+  encodeEntry,
+  encodeNode,
+  endsNode,
+  NODE_BRANCH,
+  NODE_LEAF,
+  type BranchEntry,
+  type TreeEntry,
 } from '../format/tree.ts'
 import { assert } from '../base/failure.ts'
 
@@ -65,7 +71,11 @@ export async function leaveDirectory(builder: TreeBuilder): Promise<Uint8Array> 
 }
 
 async function grow(
-  builder: TreeBuilder, directory: OpenDirectory, height: number, name: string, entries: number,
+  builder: TreeBuilder,
+  directory: OpenDirectory,
+  height: number,
+  name: string,
+  entries: number,
 ): Promise<void> {
   const level = levelOf(directory, height)
   level.count++
@@ -76,7 +86,11 @@ async function grow(
 /** Saves the group of this level and hands its node to the level above. */
 async function closeLevel(builder: TreeBuilder, directory: OpenDirectory, height: number): Promise<void> {
   const level = levelOf(directory, height)
-  const child: BranchEntry = { name: level.firstName, entries: level.entries, node: await saveLevel(builder, level, height) }
+  const child: BranchEntry = {
+    name: level.firstName,
+    entries: level.entries,
+    node: await saveLevel(builder, level, height),
+  }
   level.writer.length = 0
   level.count = 0
   level.entries = 0
@@ -88,7 +102,12 @@ async function closeLevel(builder: TreeBuilder, directory: OpenDirectory, height
 
 async function saveLevel(builder: TreeBuilder, level: Level, height: number): Promise<Uint8Array> {
   const writer = newWriter(level.writer.length + 16)
-  encodeNode(writer, height === 0 ? NODE_LEAF : NODE_BRANCH, level.count, level.writer.bytes.subarray(0, level.writer.length))
+  encodeNode(
+    writer,
+    height === 0 ? NODE_LEAF : NODE_BRANCH,
+    level.count,
+    level.writer.bytes.subarray(0, level.writer.length),
+  )
   return await builder.save(writer.bytes.subarray(0, writer.length))
 }
 

@@ -1,15 +1,25 @@
 /**
- * The host's copy of its last tree: a sequential file of records in walk order, sealed, so that a backup can compare the
- * walk with it in one pass and bounded memory, also on a host that may not read the repository.
+ * The host's copy of its last tree: a sequential file of records in walk order, sealed, so that a backup can
+ * compare the walk with it in one pass and bounded memory, also on a host that may not read the repository.
  *
- * File: "BKSTTREE", salt 16, then blocks `u32 sealed bytes, sealed zstd of records`, then a trailer block, then
- * `u64 offset of the trailer, u32 its block number`. Key = HKDF(id key, salt, "backstock/1 tree cache"), nonce = block
- * number. Only a cache: anything wrong with it means re-reading, never a wrong backup (openTreeCache() gives undefined).
+ * File: "BKSTTREE", salt 16, then blocks `u32 sealed bytes, sealed zstd of records`, then a trailer block,
+ * then `u64 offset of the trailer, u32 its block number`. Key = HKDF(id key, salt, "backstock/1 tree cache"),
+ * nonce = block number. Only a cache: anything wrong with it means re-reading, never a wrong backup
+ * (openTreeCache() gives undefined).
  */
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs'
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import {
-  type ByteReader, type ByteWriter, getSized, getU8, getVarint, newReader, newWriter, putSized, putU8, putVarint,
+  type ByteReader,
+  type ByteWriter,
+  getSized,
+  getU8,
+  getVarint,
+  newReader,
+  newWriter,
+  putSized,
+  putU8,
+  putVarint,
 } from '../base/bytes.ts'
 import { Failure, isFailure } from '../base/failure.ts'
 import { randomBytes } from '../base/random.ts'
@@ -67,7 +77,14 @@ export interface CacheWriter extends CacheFile {
 export function createTreeCache(path: string, idKey: Uint8Array): CacheWriter {
   const salt = randomBytes(SALT_BYTES)
   const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
-  const writer = { fd, key: cacheKey(idKey, salt), offset: 0, block: 0, records: newWriter(BLOCK_BYTES * 2), closed: false }
+  const writer = {
+    fd,
+    key: cacheKey(idKey, salt),
+    offset: 0,
+    block: 0,
+    records: newWriter(BLOCK_BYTES * 2),
+    closed: false,
+  }
   append(writer, Buffer.concat([MAGIC, salt]))
   return writer
 }
@@ -89,7 +106,10 @@ export function appendRecord(writer: CacheWriter, record: CacheRecord): void {
   if (to.length >= BLOCK_BYTES) writeBlock(writer)
 }
 
-/** Ends the file; the caller renames it to its place once the snapshot is committed. Not fsynced: it is a cache. */
+/**
+ * Ends the file; the caller renames it to its place once the snapshot is committed. Not fsynced: it is a
+ * cache.
+ */
 export function finishTreeCache(writer: CacheWriter, trailer: CacheTrailer): void {
   if (writer.records.length > 0) writeBlock(writer)
   const trailerAt = writer.offset
@@ -121,7 +141,10 @@ export interface CacheReader extends CacheFile {
   records: ByteReader
 }
 
-/** Opens a cache for one pass, or undefined if there is none that can be used. The caller calls closeTreeCache(). */
+/**
+ * Opens a cache for one pass, or undefined if there is none that can be used. The caller calls
+ * closeTreeCache().
+ */
 export function openTreeCache(path: string, idKey: Uint8Array): CacheReader | undefined {
   let fd: number
   try {
@@ -142,7 +165,12 @@ function beginReading(fd: number, idKey: Uint8Array): CacheReader {
   const bytes = fstatSync(fd).size
   const head = readAt(fd, 0, MAGIC.length + SALT_BYTES)
   if (!head.subarray(0, MAGIC.length).equals(MAGIC)) throw damaged()
-  const file: CacheFile = { fd, key: cacheKey(idKey, head.subarray(MAGIC.length)), offset: head.length, block: 0 }
+  const file: CacheFile = {
+    fd,
+    key: cacheKey(idKey, head.subarray(MAGIC.length)),
+    offset: head.length,
+    block: 0,
+  }
   const tail = readAt(fd, bytes - TAIL_BYTES, TAIL_BYTES)
   const trailerAt = Number(tail.readBigUInt64LE(0))
   const reader = newReader(readBlock({ ...file, offset: trailerAt, block: tail.readUInt32LE(8) }), WHAT)
@@ -197,7 +225,7 @@ function writeBlock(writer: CacheWriter): void {
 }
 
 function append(writer: CacheFile, bytes: Buffer): void {
-  for (let at = 0; at < bytes.length; ) at += writeSync(writer.fd, bytes, at)
+  for (let at = 0; at < bytes.length;) at += writeSync(writer.fd, bytes, at)
   writer.offset += bytes.length
 }
 
@@ -213,7 +241,7 @@ function readBlock(file: CacheFile): Buffer {
 function readAt(fd: number, offset: number, length: number): Buffer {
   if (offset < 0) throw damaged()
   const bytes = Buffer.allocUnsafe(length)
-  for (let got = 0; got < length; ) {
+  for (let got = 0; got < length;) {
     const read = readSync(fd, bytes, got, length - got, offset + got)
     if (read === 0) throw damaged()
     got += read

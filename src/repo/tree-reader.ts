@@ -5,7 +5,13 @@
 import { Failure } from '../base/failure.ts'
 import { displayName } from '../base/file-entry.ts'
 import {
-  decodeContent, decodeExtentNode, decodeListNode, extentsBytes, NODE_SPAN_BYTES, type Content, type Extents,
+  decodeContent,
+  decodeExtentNode,
+  decodeListNode,
+  extentsBytes,
+  NODE_SPAN_BYTES,
+  type Content,
+  type Extents,
 } from '../format/content.ts'
 import { decodeNode, type TreeEntry, type TreeNode } from '../format/tree.ts'
 import { PACK_KINDS, type PackKind } from '../format/pack.ts'
@@ -13,7 +19,14 @@ import { attachIndex, detachIndex, lookupChunk, packInRuns, type ChunkIndex } fr
 import type { HostFolder } from './host-folder.ts'
 import { domainKeys, type Access } from './keys.ts'
 import { openLineage } from './lineage.ts'
-import { newPackReader, readChunkAt, readerKeys, type PackPlace, type PackReader, type ReaderKeys } from './pack-reader.ts'
+import {
+  newPackReader,
+  readChunkAt,
+  readerKeys,
+  type PackPlace,
+  type PackReader,
+  type ReaderKeys,
+} from './pack-reader.ts'
 import type { StoredSnapshot } from './snapshots.ts'
 
 export interface SnapshotReader {
@@ -24,7 +37,11 @@ export interface SnapshotReader {
 }
 
 /** Opens a snapshot for reading; end with closeSnapshot(). Fails: key.role, storage.*, repo.corrupt. */
-export async function openSnapshot(access: Access, host: HostFolder, snapshot: StoredSnapshot): Promise<SnapshotReader> {
+export async function openSnapshot(
+  access: Access,
+  host: HostFolder,
+  snapshot: StoredSnapshot,
+): Promise<SnapshotReader> {
   const domain = await domainKeys(access, snapshot.domain)
   const keys = readerKeys(domain, access.config.repository)
   const shared = await openLineage(access.store, access.config.repository, domain, host, snapshot.lineage)
@@ -36,15 +53,24 @@ export function closeSnapshot(reader: SnapshotReader): void {
 }
 
 /** Where a chunk of the lineage lies. Fails: repo.corrupt if the index does not know it. */
-export function placeOfChunk(reader: SnapshotReader, id: Uint8Array): { place: PackPlace; number: number; pack: number } {
+export function placeOfChunk(
+  reader: SnapshotReader,
+  id: Uint8Array,
+): { place: PackPlace; number: number; pack: number } {
   const key = Buffer.from(id.buffer, id.byteOffset, id.byteLength)
   const found = lookupChunk(reader.index, key, 0)
   const pack = found && packInRuns(reader.index, found.pack)
   if (found === undefined || pack === undefined) {
     const message = `Cannot find chunk ${key.toString('hex')}: no index run of snapshot ${reader.snapshot.id} lists it`
-    throw new Failure('repo.corrupt', message, { facts: { chunk: key.toString('hex'), snapshot: reader.snapshot.id } })
+    throw new Failure('repo.corrupt', message, {
+      facts: { chunk: key.toString('hex'), snapshot: reader.snapshot.id },
+    })
   }
-  return { place: { id: pack.id, bytes: pack.bytes, kind: packKind(pack.kind) }, number: found.number, pack: found.pack }
+  return {
+    place: { id: pack.id, bytes: pack.bytes, kind: packKind(pack.kind) },
+    number: found.number,
+    pack: found.pack,
+  }
 }
 
 function packKind(code: number): PackKind {
@@ -88,7 +114,11 @@ export async function findEntry(reader: SnapshotReader, path: string): Promise<T
   return entry
 }
 
-async function findName(reader: SnapshotReader, node: Uint8Array, name: string): Promise<TreeEntry | undefined> {
+async function findName(
+  reader: SnapshotReader,
+  node: Uint8Array,
+  name: string,
+): Promise<TreeEntry | undefined> {
   const read = await readNode(reader, node)
   if (read.kind === 'leaf') return read.entries.find((entry) => entry.name === name)
   const child = read.children.findLast((each) => each.name <= name)
@@ -103,17 +133,21 @@ export interface TreeEvent {
 }
 
 /**
- * Walks a snapshot depth-first in the order of names. `into` says whether a directory is entered at all (default: yes);
- * one that is not entered is not yielded either.
+ * Walks a snapshot depth-first in the order of names. `into` says whether a directory is entered at all
+ * (default: yes); one that is not entered is not yielded either.
  */
 export async function* walkTree(
-  reader: SnapshotReader, options: { into?: (path: string) => boolean } = {},
+  reader: SnapshotReader,
+  options: { into?: (path: string) => boolean } = {},
 ): AsyncGenerator<TreeEvent> {
   yield* walkNode(reader, rootNode(reader), '', options.into ?? (() => true))
 }
 
 async function* walkNode(
-  reader: SnapshotReader, node: Uint8Array, base: string, into: (path: string) => boolean,
+  reader: SnapshotReader,
+  node: Uint8Array,
+  base: string,
+  into: (path: string) => boolean,
 ): AsyncGenerator<TreeEvent> {
   for await (const entry of readDirectory(reader, node)) {
     const path = `${base}/${entry.name}`
@@ -133,11 +167,12 @@ export function contentOf(entry: TreeEntry): Content {
 }
 
 /**
- * The extents of a file in order, node by node (up to 64 MiB of file each), holes included. Fails: repo.corrupt, also
- * when they do not cover exactly `entry.size`.
+ * The extents of a file in order, node by node (up to 64 MiB of file each), holes included. Fails:
+ * repo.corrupt, also when they do not cover exactly `entry.size`.
  */
 export async function* fileExtents(
-  reader: SnapshotReader, entry: TreeEntry,
+  reader: SnapshotReader,
+  entry: TreeEntry,
 ): AsyncGenerator<{ offset: number; extents: Extents }> {
   const content = contentOf(entry)
   let offset = content.kind === 'inline' ? content.bytes.length : 0
@@ -154,7 +189,8 @@ export async function* fileExtents(
 }
 
 async function* mapExtents(
-  reader: SnapshotReader, content: Extract<Content, { kind: 'cdc' | 'pages' }>,
+  reader: SnapshotReader,
+  content: Extract<Content, { kind: 'cdc' | 'pages' }>,
 ): AsyncGenerator<Extents> {
   const { map } = content
   if (map.depth === 0) {
@@ -162,16 +198,24 @@ async function* mapExtents(
     return
   }
   for await (const id of extentNodes(reader, map)) {
-    yield decodeExtentNode(Buffer.from(await readChunk(reader, id)), `extent node ${Buffer.from(id).toString('hex')}`)
+    yield decodeExtentNode(
+      Buffer.from(await readChunk(reader, id)),
+      `extent node ${Buffer.from(id).toString('hex')}`,
+    )
   }
 }
 
 async function* extentNodes(
-  reader: SnapshotReader, map: { readonly depth: 1 | 2; readonly nodes: readonly Uint8Array[] },
+  reader: SnapshotReader,
+  map: { readonly depth: 1 | 2; readonly nodes: readonly Uint8Array[] },
 ): AsyncGenerator<Uint8Array> {
   for (const id of map.nodes) {
     if (map.depth === 1) yield id
-    else yield* decodeListNode(Buffer.from(await readChunk(reader, id)), `list node ${Buffer.from(id).toString('hex')}`)
+    else
+      yield* decodeListNode(
+        Buffer.from(await readChunk(reader, id)),
+        `list node ${Buffer.from(id).toString('hex')}`,
+      )
   }
 }
 
@@ -190,7 +234,9 @@ export async function* contentNodes(reader: SnapshotReader, entry: TreeEntry): A
  * Reads only the nodes and frames that it needs. Fails: storage.*, repo.corrupt.
  */
 export async function* readFile(
-  reader: SnapshotReader, entry: TreeEntry, range: { offset: number; length: number } = { offset: 0, length: entry.size },
+  reader: SnapshotReader,
+  entry: TreeEntry,
+  range: { offset: number; length: number } = { offset: 0, length: entry.size },
 ): AsyncGenerator<Uint8Array> {
   const end = Math.min(entry.size, range.offset + range.length)
   const content = contentOf(entry)
@@ -212,7 +258,11 @@ export async function* readFile(
 }
 
 async function readExtent(
-  reader: SnapshotReader, extents: Extents, extent: Extents['extents'][number], from: number, length: number,
+  reader: SnapshotReader,
+  extents: Extents,
+  extent: Extents['extents'][number],
+  from: number,
+  length: number,
 ): Promise<Uint8Array> {
   const chunk = extent.ref === 0 ? undefined : extents.chunks[extent.ref - 1]
   if (chunk === undefined) return new Uint8Array(length)
