@@ -131,14 +131,16 @@ export function finishFile(file: { fd: number; path: string }, entry: FileEntry)
 }
 
 /**
- * Removes a file that must not stay: what was written of it is damaged. A file that is gone is fine.
- * Fails: restore.failed, since a damaged file must not pass for a good one.
+ * Removes a file that must not stay: what was written of it is damaged. A file that is gone is fine; one that
+ * cannot be removed is a problem that the caller must not drop. Fails: restore.failed.
  */
-export function removeTarget(target: RestoreTarget, path: string): void {
+export function removeTarget(target: RestoreTarget, path: string): FileProblem[] {
   try {
     unlinkSync(pathBytes(placeOf(target, path)))
+    return []
   } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw restoreFailure('remove', path, error)
+    if (errnoOf(error) === 'ENOENT') return []
+    return [restoreProblem(path, 'cannot remove the damaged file', error)]
   }
 }
 
