@@ -46,7 +46,15 @@ export async function adoptSession(context: AdoptContext, plan: BackupPlan): Pro
   return undefined
 }
 
-/** Newest first. */
+/** Bytes of all packs taken over. */
+export function adoptedBytes(adopted: Adopted): number {
+  return adopted.bytes + adopted.loose.reduce((sum, pack) => sum + pack.bytes, 0)
+}
+
+/**
+ * Newest first. `announced`: when the pack set was first announced, since a session that adopted it and died
+ * as well is younger than the packs.
+ */
 async function deadSessions(
   context: AdoptContext,
   plan: BackupPlan,
@@ -54,14 +62,20 @@ async function deadSessions(
   const { store, domain, source, history } = context
   const used = new Set(history.map((snapshot) => snapshot.packSet))
   const dead: { session: Session; announced: number }[] = []
+  const first = new Map<string, number>()
   for await (const { name, modified } of store.list(`sessions/${domain.id}/${source}/`)) {
     const session = await readSession(context, name)
     if (session === undefined || used.has(session.packSet)) continue
+    first.set(session.packSet, Math.min(modified, first.get(session.packSet) ?? modified))
     const isFull = session.kind === 'full'
     const fits = plan.kind === 'full' ? isFull : !isFull && session.generation === plan.full?.generation
     if (fits) dead.push({ session, announced: modified })
   }
-  return dead.sort((a, b) => b.announced - a.announced)
+  const newest = dead.sort((a, b) => b.announced - a.announced)
+  return newest.map(({ session, announced }) => ({
+    session,
+    announced: first.get(session.packSet) ?? announced,
+  }))
 }
 
 /** undefined for what cannot be believed: adopting is a favour, not a duty. */

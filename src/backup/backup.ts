@@ -5,7 +5,7 @@
  */
 import type { Clock } from '../base/clock.ts'
 import { formatTime } from '../base/clock.ts'
-import { Failure, isFailure } from '../base/failure.ts'
+import { errnoOf, Failure, isFailure } from '../base/failure.ts'
 import { randomBytes, randomHex } from '../base/random.ts'
 import { encodeSigned } from '../format/signed.ts'
 import { sha256 } from '../format/seal.ts'
@@ -24,7 +24,7 @@ import { adoptRun, type SharedIndex } from '../repo/chunk-index.ts'
 import {
   emptySubFolder,
   lockSource,
-  removeFile,
+  sweepTreeCaches,
   treeCachePath,
   unlockSource,
   updateHostState,
@@ -46,9 +46,10 @@ import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import type { Source, SourceView } from '../sources/source.ts'
-import { adoptSession, type Adopted } from './adopt.ts'
+import { adoptedBytes, adoptSession, type Adopted } from './adopt.ts'
 import { closeEngine, flushEngine, openEngine, type Engine } from './engine.ts'
 import { planBackup, type BackupPlan, type WantedKind } from './parent.ts'
+import { cancellableStore, discardingStore } from './run-store.ts'
 import { saveRefs } from './save-refs.ts'
 import { saveTree, type SavedTree } from './save-tree.ts'
 import type { TreeTotals } from './tree-saver.ts'
@@ -103,12 +104,13 @@ export interface BackupRun {
  * summary. Fails: repo.busy, source._, storage._, key.*, repo.corrupt, cancelled.
  */
 export async function backup(
-  access: Access,
+  given: Access,
   host: HostFolder,
   source: Source,
   options: BackupOptions,
 ): Promise<BackupSummary> {
   const started = options.clock.elapsed()
+  const access = { ...given, store: cancellableStore(given.store, options.signal) }
   const lock = lockSource(host, source.name)
   try {
     const domain = writingDomain(access)
@@ -196,7 +198,7 @@ async function withEngine<T>(
   const sessionFolder = emptySubFolder(host, `session-${run.source.name}`)
   if (adopted !== undefined && adopted.loose.length > 0)
     index = adoptRun(index, buildSessionRun(sessionFolder, adopted.loose))
-  const { clock, workers } = options
+  const { clock, workers, signal } = options
   const engine = openEngine({
     store,
     keys: writerKeys(run),
@@ -206,6 +208,7 @@ async function withEngine<T>(
     sessionFolder,
     clock,
     workers,
+    signal,
   })
   try {
     if (adopted !== undefined) engine.runs.pending.push(...adopted.loose)
@@ -286,7 +289,7 @@ async function keepCache(
   refs: { whole: Uint8Array; depth: number },
   snapshot: StoredSnapshot | undefined,
 ): Promise<void> {
-  const { host, domain, source, plan } = run
+  const { host, domain, source } = run
   if (snapshot === undefined) {
     tree.discardCache()
     return
@@ -298,9 +301,7 @@ async function keepCache(
       refs: refs.whole,
       refsDepth: refs.depth,
     })
-    const outdated = plan.parent
-    if (outdated !== undefined && outdated.id !== snapshot.full)
-      removeFile(treeCachePath(host, domain.id, source.name, outdated.id))
+    sweepTreeCaches(host, { domain: domain.id, source: source.name }, [snapshot.id, snapshot.full])
     updateHostState(host, (state) => ({
       ...state,
       heads: {
@@ -310,7 +311,8 @@ async function keepCache(
     }))
     await run.store.delete(sessionName(domain.id, source.name, run.id))
   } catch (error) {
-    if (!isFailure(error)) throw error // the snapshot is durable; a store that keeps our session costs nothing
+    // The snapshot is durable. A store that keeps our session, or a disk without room for the cache, costs only time.
+    if (!isFailure(error) && errnoOf(error) === undefined) throw error
   }
 }
 
@@ -328,7 +330,7 @@ function summaryOf(
     adoptedPacks: done.adopted === undefined ? 0 : done.adopted.packs + done.adopted.loose.length,
     problems: done.problems,
     totals: done.tree.totals,
-    bytesStored: engine.runs.bytes - (done.adopted?.bytes ?? 0),
+    bytesStored: engine.runs.bytes - (done.adopted === undefined ? 0 : adoptedBytes(done.adopted)),
     seconds: (run.options.clock.elapsed() - done.started) / 1000,
   }
 }
@@ -340,14 +342,4 @@ function signingSeedOf(keys: DomainKeys): Buffer {
 
 function throwIfCancelled(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
-}
-
-/** For dry runs: says yes to every put and keeps nothing. */
-function discardingStore(store: BlobStore): BlobStore {
-  return {
-    ...store,
-    workerUrl: undefined,
-    put: () => Promise.resolve('created'),
-    delete: () => Promise.resolve('absent'),
-  }
 }

@@ -47,7 +47,7 @@ export async function saveRef(
   kind: ChunkClass,
   bytes: Uint8Array,
 ): Promise<number> {
-  if (!hasRoom(lane.saver, kind, bytes.length)) await makeRoom(lane.saver, kind)
+  if (!hasRoom(lane.saver, kind, bytes.length)) await makeRoom(lane.saver, kind, bytes.length)
   const saved = saveChunkNow(lane.saver, kind, bytes)
   draft.chunks.push({ id: saved.id, bytes: bytes.length })
   draft.marks.push(saved.pack, saved.number)

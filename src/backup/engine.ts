@@ -59,24 +59,28 @@ export interface EngineOptions {
   readonly clock: Clock
   /** Worker threads; 0 does all in this thread. */
   readonly workers: number
+  readonly signal: AbortSignal | undefined
 }
 
 export function openEngine(options: EngineOptions): Engine {
   const { store, keys, chunking, sessionFolder, clock } = options
   const shared = beginSession(options.index)
   const runs = newRunWriter(store, keys, options.adopted)
-  const saver = newSaver(keys, store, attachIndex(shared), (pack) => {
+  const { packBytesMax } = chunking
+  const saver = newSaver({ keys, store, index: attachIndex(shared), packBytesMax }, (pack) => {
     takeStored(engine, pack)
   })
   const settings: LaneSettings = {
     sizes: chunking.cdc,
     runBytes: chunking.pagesRunBytes,
     inlineBytesMax: chunking.inlineBytesMax,
+    packBytesMax,
   }
   const lanes = newLanes({
     count: options.workers,
-    inline: newLane(saver, settings),
+    inline: newLane(saver, settings, clock),
     store,
+    signal: options.signal,
     start: () => ({ ...settings, keys, shared: engine.shared, storeUrl: store.workerUrl }),
     onStored: (pack) => {
       takeStored(engine, pack)

@@ -21,7 +21,8 @@ function reply(message: LaneReply): void {
 
 async function openLane(start: LaneStart): Promise<Lane> {
   const store = await laneStore(start)
-  const saver = newSaver(start.keys, store, attachIndex(start.shared), (pack) => {
+  const { keys, packBytesMax } = start
+  const saver = newSaver({ keys, store, index: attachIndex(start.shared), packBytesMax }, (pack) => {
     reply({ type: 'stored', pack })
   })
   return newLane(saver, start)

@@ -57,6 +57,9 @@ export interface Lanes {
   readonly store: BlobStore
   readonly onResults: (results: readonly SegmentResult[]) => void
   readonly onStored: (pack: StoredPack) => void
+  readonly signal: AbortSignal | undefined
+  /** Listens to `signal`. */
+  readonly cancel: () => void
   threads: Thread[]
   /** The first batch, kept until it is known whether there will be a second. */
   held: readonly SegmentJob[] | undefined
@@ -72,8 +75,22 @@ export function newLanes(options: {
   readonly store: BlobStore
   readonly onResults: (results: readonly SegmentResult[]) => void
   readonly onStored: (pack: StoredPack) => void
+  readonly signal: AbortSignal | undefined
 }): Lanes {
-  return { ...options, threads: [], held: undefined, flushing: 0, failure: undefined, wake: undefined }
+  const cancel = (): void => {
+    fail(lanes, new Failure('cancelled', 'Cannot finish the backup: it was cancelled'))
+  }
+  const lanes: Lanes = {
+    ...options,
+    cancel,
+    threads: [],
+    held: undefined,
+    flushing: 0,
+    failure: undefined,
+    wake: undefined,
+  }
+  options.signal?.addEventListener('abort', cancel, { once: true })
+  return lanes
 }
 
 /** Hands a batch over; waits while the queues are full. Fails: as the store fails, also for earlier batches. */
@@ -123,6 +140,7 @@ export function refreshLanes(lanes: Lanes, shared: SharedIndex): void {
 export async function closeLanes(lanes: Lanes): Promise<void> {
   const threads = lanes.threads
   lanes.threads = []
+  lanes.signal?.removeEventListener('abort', lanes.cancel)
   await Promise.all(threads.map(({ worker }) => worker.terminate()))
 }
 

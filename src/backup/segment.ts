@@ -3,7 +3,7 @@
  * worker thread, or the main thread for small backups. Synchronous I/O on purpose: 3–4.7 times cheaper than
  * fs.promises here.
  */
-import { closeSync, fstatSync, readSync } from 'node:fs'
+import { closeSync, fstatSync } from 'node:fs'
 import type { FileEntry } from '../base/file-entry.ts'
 import { newWriter } from '../base/bytes.ts'
 import { encodeExtents, NODE_SPAN_BYTES, type Extents } from '../format/content.ts'
@@ -27,6 +27,8 @@ export interface SegmentJob {
   readonly offset: number
   /** Whether the file is this one segment; else it covers `offset` to `offset` + 64 MiB. */
   readonly whole: boolean
+  /** Whether the file ended in this segment when it was walked. */
+  readonly last: boolean
   /** Page bytes of a database file, 0 for none, DETECT_PAGES. */
   readonly pageBytes: number
   /** The parent's segment, if its content is of class pages. */
@@ -95,7 +97,7 @@ async function saveOpenSegment(
     problem: undefined,
     entry,
     trusted: isTrusted(entry, readStart),
-    changed: draft.bytes < wanted || !sameStat(entry, after) || (job.whole && entry.size > end),
+    changed: draft.bytes < wanted || !sameStat(entry, after) || (job.last && entry.size > end),
     bytes: draft.bytes,
     inline,
     extents: inline === undefined && draft.bytes > 0 ? encodeDraft(draft) : undefined,

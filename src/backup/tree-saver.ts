@@ -25,7 +25,7 @@ import { nextResults, submitBatch, type Lanes } from './lanes.ts'
 import type { Marks } from './marks.ts'
 import { markPairs } from './marks.ts'
 import { enterParent, findParent, leaveParent, type ParentCursor } from './parent-cursor.ts'
-import { DETECT_PAGES, type SegmentJob, type SegmentResult } from './segment.ts'
+import { saveSegment, type SegmentJob, type SegmentResult } from './segment.ts'
 
 /** A batch is as many files as this, or as many bytes. */
 const BATCH_FILES_MAX = 128
@@ -175,9 +175,13 @@ export function takeResults(tree: TreeSaver, results: readonly SegmentResult[]):
     tree.waiting.delete(result.index)
     waiting.item.results[waiting.segment] = result
     waiting.item.missing--
-    tree.totals.bytesRead += result.bytesRead
-    tree.totals.bytesFresh += result.bytesFresh
+    countResult(tree, result)
   }
+}
+
+function countResult(tree: TreeSaver, result: SegmentResult): void {
+  tree.totals.bytesRead += result.bytesRead
+  tree.totals.bytesFresh += result.bytesFresh
 }
 
 function takeEvent(tree: TreeSaver, event: WalkEvent): void {
@@ -237,7 +241,7 @@ function isUnchanged(tree: TreeSaver, before: TreeEntry, now: FileEntry): boolea
 function queueFile(tree: TreeSaver, path: string, entry: FileEntry, record: CacheRecord | undefined): void {
   const link = entry.links > 1 ? `${entry.dev}:${entry.inode}` : undefined
   const sameAs = link === undefined ? undefined : tree.links.get(link)
-  const segments = sameAs === undefined ? Math.max(1, Math.ceil(entry.size / NODE_SPAN_BYTES)) : 0
+  const segments = sameAs === undefined ? segmentCount(entry) : 0
   const item: FileItem = {
     kind: 'file',
     path,
@@ -261,19 +265,26 @@ function queueSegment(
   segment: number,
   record: CacheRecord | undefined,
 ): void {
-  const index = tree.nextJob++
-  const offset = segment * NODE_SPAN_BYTES
-  const pages = record?.pages ?? NO_PAGES
-  tree.waiting.set(index, { item, segment })
-  tree.batch.push({
-    index,
+  const job = jobOf(tree, item, segment, item.results.length)
+  tree.waiting.set(job.index, { item, segment })
+  tree.batch.push({ ...job, parent: record?.pages[segment] })
+  tree.batchBytes += Math.min(NODE_SPAN_BYTES, item.entry.size - job.offset)
+}
+
+function segmentCount(entry: FileEntry): number {
+  return Math.max(1, Math.ceil(entry.size / NODE_SPAN_BYTES))
+}
+
+function jobOf(tree: TreeSaver, item: FileItem, segment: number, segments: number): SegmentJob {
+  return {
+    index: tree.nextJob++,
     path: item.path,
-    offset,
-    whole: item.results.length === 1,
+    offset: segment * NODE_SPAN_BYTES,
+    whole: segments === 1,
+    last: segment === segments - 1,
     pageBytes: tree.pageBytesOf(item.path),
-    parent: pages[segment],
-  })
-  tree.batchBytes += Math.min(NODE_SPAN_BYTES, item.entry.size - offset)
+    parent: undefined,
+  }
 }
 
 async function submit(tree: TreeSaver): Promise<void> {
@@ -334,10 +345,31 @@ async function finishItem(tree: TreeSaver, item: Item): Promise<void> {
 async function finishFileItem(tree: TreeSaver, item: FileItem): Promise<ReadyItem | undefined> {
   if (item.sameAs !== undefined) {
     const twin = item.sameAs.done
-    return twin && { ...twin, entry: { ...twin.entry, name: item.entry.name, xattrs: item.entry.xattrs } }
+    if (twin === undefined) return await finishAlone(tree, item)
+    return { ...twin, entry: { ...twin.entry, name: item.entry.name, xattrs: item.entry.xattrs } }
   }
   const results = item.results.filter((result) => result !== undefined)
   item.results.length = 0
+  return await finishRead(tree, item, results)
+}
+
+/** A further name of a file that could not be read by its first one. */
+async function finishAlone(tree: TreeSaver, item: FileItem): Promise<ReadyItem | undefined> {
+  const segments = segmentCount(item.entry)
+  const results: SegmentResult[] = []
+  for (let segment = 0; segment < segments; segment++) {
+    const result = await saveSegment(tree.lanes.inline, jobOf(tree, item, segment, segments))
+    countResult(tree, result)
+    results.push(result)
+  }
+  return await finishRead(tree, item, results)
+}
+
+async function finishRead(
+  tree: TreeSaver,
+  item: FileItem,
+  results: readonly SegmentResult[],
+): Promise<ReadyItem | undefined> {
   const problem = results.find((result) => result.problem !== undefined)?.problem
   if (problem !== undefined) {
     tree.problems.push(problem)

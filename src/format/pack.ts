@@ -23,6 +23,8 @@ const TAG_BYTES = 16
 const FRAME_RECORD_BYTES = 12
 const CHUNK_RECORD_BYTES = 36
 const SALT_BYTES = 16
+/** A chunk of its own frame may close the frame of small chunks before it. */
+const FRAMES_AHEAD = 2
 const HEADER_INFO = 'backstock/1 pack header'
 const KEY_CONTEXT = Buffer.from('backstock/1 pack key')
 const ZERO_NONCE = counterNonce(0)
@@ -69,13 +71,13 @@ export function newPack(identity: PackIdentity, buffer: Buffer, salt: Buffer, de
 }
 
 /**
- * Whether a frame of at most `plainBytes` with `chunks` chunks still fits (stored raw, with its records and
- * the footer).
+ * Whether `plainBytes` with `chunks` chunks still fit, in at most FRAMES_AHEAD frames (stored raw, with their
+ * records, the header's tag and the footer).
  */
 export function frameFits(pack: OpenPack, plainBytes: number, chunks: number): boolean {
-  const records =
-    (pack.frames.length + 1) * FRAME_RECORD_BYTES + (pack.chunkCount + chunks) * CHUNK_RECORD_BYTES
-  const total = pack.length + plainBytes + 2 * TAG_BYTES + records + FOOTER_BYTES
+  const frames = pack.frames.length + FRAMES_AHEAD
+  const records = frames * FRAME_RECORD_BYTES + (pack.chunkCount + chunks) * CHUNK_RECORD_BYTES
+  const total = pack.length + plainBytes + (FRAMES_AHEAD + 1) * TAG_BYTES + records + FOOTER_BYTES
   return total <= pack.buffer.length && pack.chunkCount + chunks <= PACK_CHUNKS_MAX
 }
 
@@ -146,6 +148,8 @@ export function finishPack(pack: OpenPack, indexKey: Uint8Array, epochPublic: Ui
   footer.writeUInt32LE(crc32(footer.subarray(0, 248)), 248)
   footer.writeUInt32LE(FOOTER_BYTES, 252)
   let end = pack.length
+  const tail = header.length + TAG_BYTES + footer.length
+  assert(end + tail <= pack.buffer.length, 'a pack overflows its buffer')
   for (const part of [header, cipher.getAuthTag(), footer]) {
     part.copy(pack.buffer, end)
     end += part.length
@@ -172,6 +176,7 @@ export function decodeFooter(tail: Uint8Array, what: string): PackFooter {
   if (!raw.subarray(0, 8).equals(MAGIC)) throw corrupt(what, 'does not end with a pack footer')
   if (crc32(raw.subarray(0, 248)) !== raw.readUInt32LE(248))
     throw corrupt(what, 'has a footer with a wrong checksum')
+  if (raw.readUInt32LE(252) !== FOOTER_BYTES) throw corrupt(what, 'has a footer of another length')
   const version = raw.readUInt16LE(8)
   if (version !== FORMAT_VERSION || raw[10] !== 1)
     throw new Failure(

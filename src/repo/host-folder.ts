@@ -9,6 +9,7 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -125,3 +126,28 @@ export function treeCachePath(host: HostFolder, domain: string, source: string, 
 export function removeFile(path: string): void {
   rmSync(path, { force: true })
 }
+
+/**
+ * Removes the tree caches of a source but those of the snapshots `kept`, and what killed runs left
+ * unfinished. Only while the source is locked.
+ */
+export function sweepTreeCaches(
+  host: HostFolder,
+  of: { domain: string; source: string },
+  kept: readonly string[],
+): void {
+  const folder = subFolder(host, 'trees')
+  const prefix = `${of.domain}.${of.source}.`
+  const unfinished = `${of.source}.`
+  for (const file of readdirSync(folder)) {
+    const id = file.startsWith(prefix) ? file.slice(prefix.length) : ''
+    const isOutdated = TREE_CACHE_ID.test(id) && !kept.includes(id)
+    const isUnfinished =
+      file.startsWith(unfinished) && TREE_CACHE_UNFINISHED.test(file.slice(unfinished.length))
+    if (isOutdated || isUnfinished) removeFile(join(folder, file))
+  }
+}
+
+/** Rests of file names, behind the source's: a name is a source's even if it begins another's. */
+const TREE_CACHE_ID = /^[0-9]{8}t[0-9]{6}z-[0-9a-f]{8}$/
+const TREE_CACHE_UNFINISHED = /^[0-9a-f]{16}\.tmp$/

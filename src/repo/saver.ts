@@ -30,7 +30,8 @@ import { packName } from './names.ts'
 /** Chunks of at least this many bytes get a frame of their own. */
 export const OWN_FRAME_BYTES = 64 * 1024
 export const FRAME_BYTES = 256 * 1024
-export const PACK_BYTES_MAX = 16 * 1024 * 1024
+/** Header, footer and tags of a pack with one chunk, with room to spare. */
+const PACK_EXTRA_BYTES = 1024
 /** One being filled and one being stored. */
 const PACK_BUFFERS = 2
 
@@ -76,10 +77,16 @@ interface Lane {
   classes: number[]
 }
 
-export interface Saver {
+/** What a saver works with. */
+export interface SaverSetup {
   readonly keys: WriterKeys
   readonly store: BlobStore
   readonly index: ChunkIndex
+  /** Bytes of a pack at most; larger only for a chunk that does not fit otherwise. */
+  readonly packBytesMax: number
+}
+
+export interface Saver extends SaverSetup {
   readonly idKey: KeyObject
   readonly lanes: Map<PackKind, Lane>
   readonly free: Buffer[]
@@ -89,18 +96,10 @@ export interface Saver {
   readonly onStored: (pack: StoredPack) => void
 }
 
-export function newSaver(
-  keys: WriterKeys,
-  store: BlobStore,
-  index: ChunkIndex,
-  onStored: (pack: StoredPack) => void,
-): Saver {
-  const idKey = createSecretKey(keys.idKey)
+export function newSaver(setup: SaverSetup, onStored: (pack: StoredPack) => void): Saver {
   return {
-    keys,
-    store,
-    index,
-    idKey,
+    ...setup,
+    idKey: createSecretKey(setup.keys.idKey),
     onStored,
     lanes: new Map(),
     free: [],
@@ -120,7 +119,7 @@ export function chunkId(saver: Saver, bytes: Uint8Array): Buffer {
  * Fails: what the store's put fails with, also for an earlier pack.
  */
 export async function saveChunk(saver: Saver, kind: ChunkClass, bytes: Uint8Array): Promise<SavedChunk> {
-  if (!hasRoom(saver, kind, bytes.length)) await makeRoom(saver, kind)
+  if (!hasRoom(saver, kind, bytes.length)) await makeRoom(saver, kind, bytes.length)
   return saveChunkNow(saver, kind, bytes)
 }
 
@@ -132,11 +131,14 @@ export function hasRoom(saver: Saver, kind: ChunkClass, bytes: number): boolean 
   return frameFits(lane.pack, lane.frameBytes + bytes, lane.frameChunks.length + 1)
 }
 
-/** Closes the full pack and opens the next; waits for a free buffer. Fails: as the store's put. */
-export async function makeRoom(saver: Saver, kind: ChunkClass): Promise<void> {
+/**
+ * Closes the full pack and opens the next, with room for `bytes`; waits for a free buffer. Fails: as the
+ * store's put.
+ */
+export async function makeRoom(saver: Saver, kind: ChunkClass, bytes: number): Promise<void> {
   const lane = laneOf(saver, packKindOf(kind))
   if (lane.pack !== undefined) closePack(saver, lane)
-  const buffer = await freeBuffer(saver)
+  const buffer = await freeBuffer(saver, bytes)
   const { repository, domain, packSet, epoch } = saver.keys
   const identity = {
     repository: Buffer.from(repository),
@@ -271,14 +273,15 @@ function storedPack(pack: OpenPack, lane: Lane, id: string, bytes: number): Stor
   }
 }
 
-async function freeBuffer(saver: Saver): Promise<Buffer> {
+async function freeBuffer(saver: Saver, chunkBytes: number): Promise<Buffer> {
   if (saver.failure !== undefined) throw saver.failure
+  const bytes = Math.max(saver.packBytesMax, chunkBytes + PACK_EXTRA_BYTES)
   const free = saver.free.pop()
-  if (free !== undefined) return free
+  if (free !== undefined) return free.length >= bytes ? free : Buffer.allocUnsafeSlow(bytes)
   if (saver.buffers < PACK_BUFFERS * saver.lanes.size) {
     saver.buffers++
-    return Buffer.allocUnsafeSlow(PACK_BYTES_MAX)
+    return Buffer.allocUnsafeSlow(bytes)
   }
   await Promise.race(saver.storing)
-  return await freeBuffer(saver)
+  return await freeBuffer(saver, chunkBytes)
 }
