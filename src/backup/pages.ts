@@ -26,7 +26,8 @@ interface PageFile {
   readonly parent: PageSegment | undefined
 }
 
-export async function savePages(lane: Lane, draft: Draft, file: PageFile): Promise<void> {
+export async function savePages(lane: Lane, draft: Draft, given: PageFile): Promise<void> {
+  const file = { ...given, runBytes: runBytesOf(lane, given.pageBytes) }
   const parent = parentPages(file)
   const pages = Math.ceil((file.end - file.offset) / file.pageBytes)
   const hashes = Buffer.alloc(pages * PAGE_HASH_BYTES)
@@ -35,6 +36,16 @@ export async function savePages(lane: Lane, draft: Draft, file: PageFile): Promi
   draft.hashes = Uint8Array.from(
     hashes.subarray(0, Math.ceil(draft.bytes / file.pageBytes) * PAGE_HASH_BYTES),
   )
+}
+
+/** Runs are whole pages, whatever sizes meet. */
+function runBytesOf(lane: Lane, pageBytes: number): number {
+  return Math.max(1, Math.floor(lane.runBytes / pageBytes)) * pageBytes
+}
+
+/** A file with the bytes of its runs. */
+interface RunFile extends PageFile {
+  readonly runBytes: number
 }
 
 /** The parent's segment as one place a page, or undefined if it cannot be patched. */
@@ -69,19 +80,19 @@ function parentPages(file: PageFile): ParentPages | undefined {
 }
 
 /** The whole segment in aligned runs. */
-async function saveRuns(lane: Lane, draft: Draft, file: PageFile, hashes: Buffer): Promise<void> {
+async function saveRuns(lane: Lane, draft: Draft, file: RunFile, hashes: Buffer): Promise<void> {
   for (let at = file.offset; at < file.end;) {
     const run = readRun(lane, draft, file, at)
     if (run.length === 0) return
     hashPages(lane, run, file.pageBytes, hashes, ((at - file.offset) / file.pageBytes) * PAGE_HASH_BYTES)
     await addChunk(lane, draft, 'run', run)
     at += run.length
-    if (run.length < lane.runBytes) return
+    if (run.length < file.runBytes) return
   }
 }
 
-function readRun(lane: Lane, draft: Draft, file: PageFile, at: number): Buffer {
-  const got = readFully(file.fd, lane.window, 0, Math.min(lane.runBytes, file.end - at), at)
+function readRun(lane: Lane, draft: Draft, file: RunFile, at: number): Buffer {
+  const got = readFully(file.fd, lane.window, 0, Math.min(file.runBytes, file.end - at), at)
   draft.bytesRead += got
   return lane.window.subarray(0, got)
 }
@@ -106,7 +117,7 @@ interface Patch {
 async function savePatch(
   lane: Lane,
   draft: Draft,
-  file: PageFile,
+  file: RunFile,
   hashes: Buffer,
   parent: ParentPages,
 ): Promise<void> {
@@ -117,7 +128,7 @@ async function savePatch(
     bytes: new Int32Array(count),
   }
   const delta = {
-    bytes: lane.window.subarray(lane.runBytes, lane.runBytes + DELTA_BYTES_MAX),
+    bytes: lane.window.subarray(file.runBytes, file.runBytes + DELTA_BYTES_MAX),
     length: 0,
     pages: [] as number[],
   }
@@ -141,7 +152,7 @@ async function savePatch(
       delta.length += bytes
     }
     at += run.length
-    if (run.length < lane.runBytes) break
+    if (run.length < file.runBytes) break
   }
   await saveDelta(lane, draft, patch, delta)
   finishPatch(lane, draft, patch, parent, Math.ceil(covered / file.pageBytes))
@@ -233,7 +244,7 @@ function needsRewrite(draft: Draft): boolean {
  * nothing. The hashes are made anew as well: the file may have changed since, and hashes must be those of
  * what is stored.
  */
-async function rewriteRuns(lane: Lane, draft: Draft, file: PageFile, hashes: Buffer): Promise<void> {
+async function rewriteRuns(lane: Lane, draft: Draft, file: RunFile, hashes: Buffer): Promise<void> {
   draft.chunks.length = 0
   draft.extents.length = 0
   draft.marks.length = 0
