@@ -1,7 +1,8 @@
 /** The making of one segment's content: a lane's equipment, and the draft of chunks and extents it fills. */
 import { readSync } from 'node:fs'
+import { newWriter } from '../base/bytes.ts'
 import type { Clock } from '../base/clock.ts'
-import type { ChunkRef, Extent } from '../format/content.ts'
+import { encodeExtents, type ChunkRef, type Extent, type Extents } from '../format/content.ts'
 import type { ChunkClass } from '../format/pack.ts'
 import type { ChunkSizes } from '../repo/chunker.ts'
 import { hasRoom, makeRoom, saveChunkNow, type Saver } from '../repo/saver.ts'
@@ -59,6 +60,13 @@ export function addHole(draft: Draft, length: number): void {
   if (length <= 0) return
   draft.extents.push({ length, ref: 0, offset: 0 })
   draft.bytes += length
+}
+
+/** The extents as the results of segments carry them. */
+export function encodeDraft(extents: Extents): Uint8Array {
+  const writer = newWriter(extents.chunks.length * 40 + extents.extents.length * 6 + 16)
+  encodeExtents(writer, extents)
+  return Uint8Array.from(writer.bytes.subarray(0, writer.length))
 }
 
 /** Reads until `length` bytes are there or the file ends; returns how many. Throws the system's error. */

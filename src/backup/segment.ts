@@ -5,8 +5,7 @@
  */
 import { closeSync, fstatSync } from 'node:fs'
 import type { FileEntry } from '../base/file-entry.ts'
-import { newWriter } from '../base/bytes.ts'
-import { encodeExtents, NODE_SPAN_BYTES, type Extents } from '../format/content.ts'
+import { NODE_SPAN_BYTES } from '../format/content.ts'
 import { cutPoint } from '../repo/chunker.ts'
 import { detectPageBytes } from '../sources/files/pages.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
@@ -14,7 +13,7 @@ import { problemOf } from '../sources/files/problem.ts'
 import { dataRanges, openSourceFile, type DataRange } from '../sources/files/read.ts'
 import { entryFromStats, isTrusted, sameStat } from '../sources/files/stat.ts'
 import type { PageSegment } from '../repo/tree-cache.ts'
-import { addChunk, addHole, newDraft, readFully, type Draft, type Lane } from './draft.ts'
+import { addChunk, addHole, encodeDraft, newDraft, readFully, type Draft, type Lane } from './draft.ts'
 import { savePages } from './pages.ts'
 
 /** Decided by looking at the file. */
@@ -182,12 +181,6 @@ async function saveRange(lane: Lane, draft: Draft, fd: number, from: number, end
     filled -= start
     start = 0
   }
-}
-
-function encodeDraft(extents: Extents): Uint8Array {
-  const writer = newWriter(extents.chunks.length * 40 + extents.extents.length * 6 + 16)
-  encodeExtents(writer, extents)
-  return Uint8Array.from(writer.bytes.subarray(0, writer.length))
 }
 
 /** Whether a system call on the file failed, as opposed to the store (Failure) or a bug. */

@@ -20,12 +20,14 @@ import type { FileProblem } from '../sources/files/problem.ts'
 import { problemOf } from '../sources/files/problem.ts'
 import { readXattrs, sameStat } from '../sources/files/stat.ts'
 import type { WalkEvent } from '../sources/files/walk.ts'
+import type { SourceEvent, StreamEvent } from '../sources/source.ts'
 import { finishFile } from './file-item.ts'
 import { nextResults, submitBatch, type Lanes } from './lanes.ts'
 import type { Marks } from './marks.ts'
 import { markPairs } from './marks.ts'
 import { enterParent, findParent, leaveParent, type ParentCursor } from './parent-cursor.ts'
 import { saveSegment, type SegmentJob, type SegmentResult } from './segment.ts'
+import { saveStream } from './stream.ts'
 
 /** A batch is as many files as this, or as many bytes. */
 const BATCH_FILES_MAX = 128
@@ -152,15 +154,21 @@ export function newTreeSaver(options: {
 /** Saves all of the walk and returns the id of the root node. Fails: as the store, and repo.corrupt. */
 export async function saveWalk(
   tree: TreeSaver,
-  walk: Iterable<WalkEvent>,
+  walk: Iterable<SourceEvent>,
   onProgress: (totals: TreeTotals, path: string) => void,
 ): Promise<Uint8Array> {
   let seen = 0
   for (const event of walk) {
-    takeEvent(tree, event)
+    if (event.kind === 'stream') await takeStream(tree, event, onProgress)
+    else takeEvent(tree, event)
     if (tree.batch.length >= BATCH_FILES_MAX || tree.batchBytes >= BATCH_BYTES_MAX) await submit(tree)
     if (tree.queue.length - tree.queueAt >= QUEUE_ITEMS_MAX) await drain(tree, QUEUE_ITEMS_MAX / 2)
-    if (++seen % 1024 === 0) onProgress(tree.totals, event.path)
+    if (++seen % 1024 === 0) {
+      onProgress(tree.totals, event.path)
+      // Signals and timers get their turn, also while nothing changed and nothing is waited for.
+      await new Promise((resolve) => setImmediate(resolve))
+      throwIfCancelled(tree)
+    }
   }
   await submit(tree)
   await drain(tree, 0)
@@ -209,6 +217,30 @@ function takeEvent(tree: TreeSaver, event: WalkEvent): void {
     }
     tree.queue.push({ kind: 'ready', entry, marks: NO_MARKS, pages: NO_PAGES })
   }
+}
+
+/** A stream is saved at once and in full; its results wait in the queue like those of a file. */
+async function takeStream(
+  tree: TreeSaver,
+  event: StreamEvent,
+  onProgress: (totals: TreeTotals, path: string) => void,
+): Promise<void> {
+  const { path, entry } = event
+  await submit(tree)
+  if (findParent(tree.cursor, entry.name) === undefined) tree.totals.filesNew++
+  else tree.totals.filesChanged++
+  tree.totals.files++
+  const results = await saveStream(tree.lanes.inline, event, {
+    onBytes: (bytes) => {
+      throwIfCancelled(tree)
+      tree.totals.bytes += bytes
+      tree.totals.bytesRead += bytes
+      onProgress(tree.totals, path)
+    },
+    onSegment: tree.tend,
+  })
+  for (const result of results) tree.totals.bytesFresh += result.bytesFresh
+  tree.queue.push({ kind: 'file', path, entry, results, missing: 0, sameAs: undefined, done: undefined })
 }
 
 function takeFile(tree: TreeSaver, path: string, walked: FileEntry): void {
@@ -293,10 +325,14 @@ async function submit(tree: TreeSaver): Promise<void> {
   tree.batch = []
   tree.batchBytes = 0
   await submitBatch(tree.lanes, jobs)
-  if (tree.signal?.aborted === true)
-    throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
+  throwIfCancelled(tree)
   await tree.tend()
   await drainReady(tree)
+}
+
+function throwIfCancelled(tree: TreeSaver): void {
+  if (tree.signal?.aborted !== true) return
+  throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
 }
 
 /** Waits until at most `itemsMax` items are left in the queue. */

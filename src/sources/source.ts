@@ -2,6 +2,7 @@
  * The port of sources: one protected thing that can be read at one moment. Knows no repository, chunks or
  * schedule. A driver is a function returning this record; src/sources/open.ts lists them.
  */
+import type { FileEntry } from '../base/file-entry.ts'
 import type { FileProblem } from './files/problem.ts'
 import type { WalkEvent } from './files/walk.ts'
 
@@ -22,12 +23,26 @@ export interface Source {
   begin(before: SourceBefore | undefined): Promise<SourceView>
 }
 
+/**
+ * A file whose content comes once and in order, of a length not known before: a pipe. `entry.size` is not
+ * looked at.
+ */
+export interface StreamEvent {
+  readonly kind: 'stream'
+  readonly path: string
+  readonly entry: FileEntry
+  /** Fails as its producer fails: then nothing is committed. */
+  readonly content: AsyncIterable<Uint8Array>
+}
+
+export type SourceEvent = WalkEvent | StreamEvent
+
 export interface SourceView {
   /** Raw paths that are backed up, for people. */
   readonly roots: readonly string[]
   readonly excludes: readonly string[]
   /** Entries in walk order (files/walk.ts), read lazily and once. */
-  entries(): Iterable<WalkEvent>
+  entries(): Iterable<SourceEvent>
   /** Page bytes of a database file by its path; −1: look at its content; 0: it is none. */
   pageBytesOf(path: string): number
   /** Identity of a file does not count when it is compared with its earlier self (NFS, FUSE). */

@@ -42,6 +42,8 @@ export interface WalkOptions {
   readonly oneFileSystem?: boolean
   /** Files that list paths, by newline or NUL: just these entries, not what is below them. */
   readonly filesFrom?: readonly string[]
+  /** Absolute paths of such single entries. */
+  readonly singles?: readonly string[]
   /** Folders that are stored as empty ones, such as our own repository and cache. */
   readonly never?: readonly string[]
 }
@@ -92,10 +94,10 @@ const CACHEDIR_SIGNATURE = 'Signature: 8a477f597d28d172789f06886806bc55'
 
 /** Yields what is to be backed up. Fails: usage.invalid, host.file (a list that cannot be read). */
 export function* walkFiles(options: WalkOptions): Generator<WalkEvent, void, undefined> {
-  const singles = (options.filesFrom ?? []).flatMap((path) =>
+  const listed = (options.filesFrom ?? []).flatMap((path) =>
     parsePathList(readNamedFile(path, 'list of files')),
   )
-  const plan = planPins(options.paths, singles)
+  const plan = planPins(options.paths, [...(options.singles ?? []), ...listed])
   const walk = beginWalk(options, plan.problems)
   const root = readEntry('/', '')
   if (root === undefined) return
