@@ -1,0 +1,142 @@
+/**
+ * What a check finds: data, never exceptions. One row of FINDINGS is one code with its severity; each is
+ * raised by a test. Lists are bounded; what is left out is counted. Not here: how anything is found.
+ */
+import { displayName } from '../base/file-entry.ts'
+import { isFailure, type Failure } from '../base/failure.ts'
+
+export type Severity = 'error' | 'warning' | 'info'
+
+/**
+ * `error`: something is lost, or someone lies. `warning`: nothing is lost yet. `info`: good to know.
+ * Codes begin with the kind of object they are about.
+ */
+export const FINDINGS = {
+  'config.missing': 'error',
+  'config.corrupt': 'error',
+  'bundle.missing': 'error',
+  'bundle.corrupt': 'error',
+  'snapshot.corrupt': 'error',
+  'snapshot.forged': 'error',
+  'snapshot.foreign': 'error',
+  'snapshot.newer': 'error',
+  'snapshot.revoked': 'error',
+  'snapshot.rule': 'error',
+  'snapshot.parent': 'info',
+  'stream.hidden': 'error',
+  'stream.fork': 'error',
+  'stream.previous': 'error',
+  'stream.gap': 'info',
+  'clock.backward': 'warning',
+  'clock.future': 'warning',
+  'run.missing': 'error',
+  'run.corrupt': 'error',
+  'run.unlisted': 'info',
+  'pack.missing': 'error',
+  'pack.size': 'error',
+  'pack.corrupt': 'error',
+  'pack.foreign': 'error',
+  'pack.newer': 'error',
+  'pack.index': 'error',
+  'pack.unlisted': 'info',
+  'set.lost': 'error',
+  'tree.lost': 'error',
+  'file.corrupt': 'error',
+  'refs.corrupt': 'error',
+  'refs.lacking': 'error',
+  'refs.surplus': 'warning',
+  'session.open': 'info',
+  'object.unknown': 'warning',
+  'not-checked': 'info',
+} as const satisfies Record<string, Severity>
+
+export type FindingCode = keyof typeof FINDINGS
+
+/** A file that a finding hurts; with `below`, the directory and all that is in it. */
+export interface HurtFile {
+  readonly snapshot: string
+  /** Absolute, for people (displayName()). */
+  readonly path: string
+  readonly below: boolean
+}
+
+export interface Finding {
+  readonly code: FindingCode
+  severity: Severity
+  message: string
+  /** Name of the object in the store. */
+  readonly object: string | undefined
+  /** Ids of the snapshots it hurts. */
+  readonly snapshots: string[]
+  /** The first HURT_FILES_MAX of them, by snapshot and path. */
+  readonly files: HurtFile[]
+  /** How many there are: `files` may hold fewer. */
+  fileCount: number
+}
+
+/** Findings of one code that are kept; more are counted. */
+const FINDINGS_MAX = 1000
+const HURT_FILES_MAX = 1000
+
+export interface Findings {
+  readonly list: Finding[]
+  readonly counts: Map<FindingCode, number>
+}
+
+export function newFindings(): Findings {
+  return { list: [], counts: new Map() }
+}
+
+/** Adds a finding, or only counts it when there are too many of its code. The one returned may be added to. */
+export function addFinding(
+  findings: Findings,
+  code: FindingCode,
+  message: string,
+  of: { object?: string; snapshots?: readonly string[]; severity?: Severity } = {},
+): Finding {
+  const count = (findings.counts.get(code) ?? 0) + 1
+  findings.counts.set(code, count)
+  const finding: Finding = {
+    code,
+    severity: of.severity ?? FINDINGS[code],
+    message,
+    object: of.object,
+    snapshots: [...(of.snapshots ?? [])],
+    files: [],
+    fileCount: 0,
+  }
+  if (count <= FINDINGS_MAX) findings.list.push(finding)
+  return finding
+}
+
+/** Findings that the list does not hold. */
+export function findingsLeftOut(findings: Findings): number {
+  let all = 0
+  for (const count of findings.counts.values()) all += count
+  return all - findings.list.length
+}
+
+/** Names a file of a snapshot; once for each pair, which the caller sees to. */
+export function addHurtFile(finding: Finding, snapshot: string, rawPath: string, below: boolean): void {
+  addHurtSnapshot(finding, snapshot)
+  finding.fileCount++
+  if (finding.files.length < HURT_FILES_MAX)
+    finding.files.push({ snapshot, path: displayName(rawPath), below })
+}
+
+export function addHurtSnapshot(finding: Finding, snapshot: string): void {
+  if (finding.snapshots.at(-1) !== snapshot && !finding.snapshots.includes(snapshot))
+    finding.snapshots.push(snapshot)
+}
+
+/** Errors of one object, not of the whole store: a bad sector, a file nobody may read. */
+const OBJECT_ERRNOS = new Set(['EIO', 'EUCLEAN', 'EACCES', 'ELOOP'])
+
+/** Whether a failure says that an object is missing or wrong. All others end the check. */
+export function isDamage(error: unknown): error is Failure {
+  if (!isFailure(error)) return false
+  if (error.code === 'storage.missing' || error.code === 'storage.short') return true
+  const { errno } = error.facts
+  if (typeof errno === 'string' && OBJECT_ERRNOS.has(errno)) return true
+  return ['repo.corrupt', 'repo.forged', 'repo.foreign', 'repo.newer', 'repo.older'].includes(error.code)
+}

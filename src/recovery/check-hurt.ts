@@ -1,0 +1,175 @@
+/**
+ * From damage to names: which files of a snapshot cannot be read, and which finding is to blame. Reads the
+ * whole tree of the snapshot, past everything that is broken. Exact for chunks that are known to be lost.
+ */
+import { describeError, type Failure } from '../base/failure.ts'
+import { decodeExtentNode, decodeListNode, extentsBytes, type Extents } from '../format/content.ts'
+import { decodeNode, type TreeEntry } from '../format/tree.ts'
+import { readChunk, rootNode } from '../repo/tree-reader.ts'
+import {
+  addFinding,
+  addHurtFile,
+  isDamage,
+  type Finding,
+  type FindingCode,
+  type Findings,
+} from './check-findings.ts'
+import { failureCode, isLost, loseChunk } from './check-packs.ts'
+import type { PackState } from './check-runs.ts'
+import { decodedContent, findChunk, type CheckedTree, type Counts } from './check-tree.ts'
+
+interface Hurt {
+  readonly findings: Findings
+  readonly tree: CheckedTree
+  /** Faults of the snapshot itself, which no pack is to blame for: one finding a code. */
+  readonly own: Map<FindingCode, Finding>
+}
+
+/** Whether a counted tree references chunks that are known to be lost. */
+export function isHurt(counts: Counts): boolean {
+  for (const [pack, numbers] of counts) {
+    if (pack.damage === undefined) continue
+    for (const [number, count] of numbers.entries()) if (count > 0 && isLost(pack, number)) return true
+  }
+  return false
+}
+
+/** Names all files of the snapshot that cannot be read. Fails: storage.* that ends the check. */
+export async function nameHurtFiles(findings: Findings, tree: CheckedTree): Promise<void> {
+  await nameBelow({ findings, tree, own: new Map() }, rootNode(tree.reader), '')
+}
+
+async function nameBelow(hurt: Hurt, root: Uint8Array, path: string): Promise<void> {
+  /** Findings that this directory is named in already: several of its nodes may be lost. */
+  const named = new Set<Finding>()
+  const nodes = [root]
+  for (let id = nodes.shift(); id !== undefined; id = nodes.shift()) {
+    const node = await readOrBlame(hurt, id, 'tree.lost', (bytes) =>
+      decodeNode(bytes, `a tree node of "${path}/"`),
+    )
+    if ('blame' in node) {
+      if (!named.has(node.blame)) addHurtFile(node.blame, snapshotOf(hurt), path === '' ? '/' : path, true)
+      named.add(node.blame)
+    } else if (node.value.kind === 'branch') {
+      nodes.push(...node.value.children.map((child) => child.node))
+    } else {
+      for (const entry of node.value.entries) {
+        if (entry.node !== undefined) await nameBelow(hurt, entry.node, `${path}/${entry.name}`)
+        else if (entry.type === 'file') await nameFile(hurt, entry, `${path}/${entry.name}`)
+      }
+    }
+  }
+}
+
+function snapshotOf(hurt: Hurt): string {
+  return hurt.tree.reader.snapshot.id
+}
+
+async function nameFile(hurt: Hurt, entry: TreeEntry, path: string): Promise<void> {
+  const blamed = new Set<Finding>()
+  const content = decodedContent(entry)
+  if (content === undefined) {
+    blamed.add(
+      ownFinding(hurt, 'file.corrupt', 'has files whose content does not decode or has another size'),
+    )
+  } else {
+    let bytes = content.kind === 'inline' ? content.bytes.length : 0
+    if (content.kind === 'cdc' || content.kind === 'pages') {
+      const { map } = content
+      bytes =
+        map.depth === 0
+          ? blameExtents(hurt, map.extents, blamed)
+          : await blameNodes(hurt, map.nodes, map.depth, blamed)
+    }
+    if (bytes !== entry.size && blamed.size === 0)
+      blamed.add(
+        ownFinding(hurt, 'file.corrupt', 'has files whose content does not decode or has another size'),
+      )
+  }
+  for (const finding of blamed) addHurtFile(finding, snapshotOf(hurt), path, false)
+}
+
+async function blameNodes(
+  hurt: Hurt,
+  nodes: readonly Uint8Array[],
+  depth: number,
+  blamed: Set<Finding>,
+): Promise<number> {
+  let bytes = 0
+  for (const id of nodes) {
+    if (depth > 1) {
+      const list = await readOrBlame(hurt, id, 'tree.lost', (chunk) => decodeListNode(chunk, 'a list node'))
+      if ('blame' in list) blamed.add(list.blame)
+      else bytes += await blameNodes(hurt, list.value, depth - 1, blamed)
+      continue
+    }
+    const node = await readOrBlame(hurt, id, 'tree.lost', (chunk) =>
+      decodeExtentNode(chunk, 'an extent node'),
+    )
+    if ('blame' in node) blamed.add(node.blame)
+    else bytes += blameExtents(hurt, node.value, blamed)
+  }
+  return bytes
+}
+
+/** Only chunks that a byte of the file comes from count. */
+function blameExtents(hurt: Hurt, extents: Extents, blamed: Set<Finding>): number {
+  const needed = new Set(extents.extents.map((extent) => (extent.length > 0 ? extent.ref : 0)))
+  for (const [at, chunk] of extents.chunks.entries()) {
+    if (!needed.has(at + 1)) continue
+    const place = findChunk(hurt.tree, chunk.id)
+    if (place === undefined) blamed.add(unlisted(hurt, 'file.corrupt'))
+    else if (isLost(place.pack, place.number) && place.pack.damage !== undefined)
+      blamed.add(place.pack.damage.finding)
+  }
+  return extentsBytes(extents)
+}
+
+/** Reads and decodes a chunk; what fails is blamed on its pack, or else on the snapshot. */
+async function readOrBlame<T>(
+  hurt: Hurt,
+  id: Uint8Array,
+  code: FindingCode,
+  decode: (bytes: Buffer) => T,
+): Promise<{ readonly value: T } | { readonly blame: Finding }> {
+  const place = findChunk(hurt.tree, id)
+  if (place === undefined) return { blame: unlisted(hurt, code) }
+  if (isLost(place.pack, place.number) && place.pack.damage !== undefined)
+    return { blame: place.pack.damage.finding }
+  let bytes: Buffer
+  try {
+    bytes = Buffer.from(await readChunk(hurt.tree.reader, id))
+  } catch (error) {
+    if (!isDamage(error)) throw error
+    return { blame: blamePack(hurt.findings, place.pack, place.number, error) }
+  }
+  try {
+    return { value: decode(bytes) }
+  } catch (error) {
+    if (!isDamage(error)) throw error
+    return { blame: ownFinding(hurt, code, `holds what this program cannot read: ${describeError(error)}`) }
+  }
+}
+
+/** Damage that shows only when a chunk is read. */
+export function blamePack(findings: Findings, pack: PackState, number: number, failure: Failure): Finding {
+  const finding =
+    pack.damage?.finding ??
+    addFinding(findings, failureCode(failure.code), failure.message, { object: pack.name })
+  loseChunk(pack, number, finding)
+  return finding
+}
+
+function unlisted(hurt: Hurt, code: FindingCode): Finding {
+  return ownFinding(hurt, code, 'references chunks that no index run of its lineage lists')
+}
+
+function ownFinding(hurt: Hurt, code: FindingCode, is: string): Finding {
+  let finding = hurt.own.get(code)
+  if (finding === undefined) {
+    const { name } = hurt.tree.reader.snapshot
+    finding = addFinding(hurt.findings, code, `${name} ${is}`, { object: name })
+    hurt.own.set(code, finding)
+  }
+  return finding
+}

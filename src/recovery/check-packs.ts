@@ -1,0 +1,332 @@
+/**
+ * Every pack that a snapshot may need: is it there, in full length, what the index says it is, and, for those
+ * whose data is read, does all of it open? Damage is written into the PackState, for the walk that names
+ * files.
+ */
+import type { Clock } from '../base/clock.ts'
+import { describeError, Failure } from '../base/failure.ts'
+import { CHUNK_ID_BYTES } from '../format/pack.ts'
+import { readHostState, updateHostState, type HostFolder, type HostState } from '../repo/host-folder.ts'
+import type { DomainKeys } from '../repo/keys.ts'
+import type { BlobStore } from '../storage/store.ts'
+import { mapConcurrent } from './check-concurrent.ts'
+import { addFinding, isDamage, type Finding, type FindingCode, type Findings } from './check-findings.ts'
+import type { Inventory } from './check-inventory.ts'
+import {
+  checkPackTail,
+  failedPack,
+  isSameSum,
+  readPackHeader,
+  type PackKeys,
+  type PackResult,
+} from './check-pack.ts'
+import { entriesOfPack, type CheckedRuns, type PackListing, type PackState } from './check-runs.ts'
+import { checkInThreads, throwIfCancelled } from './check-threads.ts'
+
+/** Tails read at the same time. */
+const TAILS_MAX = 16
+
+/** How much of the packs' bytes has ever been read and found right, from this host. */
+export interface DataCoverage {
+  readonly packs: number
+  readonly bytes: number
+  /** Read by this check. */
+  readonly packsRead: number
+  readonly bytesRead: number
+  /** Read and right by this or an earlier check. */
+  readonly packsCovered: number
+  readonly bytesCovered: number
+  /** When the one of the covered packs was read that was not read for longest; milliseconds. */
+  readonly oldest: number | undefined
+}
+
+export interface PacksContext {
+  readonly findings: Findings
+  readonly store: BlobStore
+  readonly repository: string
+  readonly domains: ReadonlyMap<string, DomainKeys>
+  readonly host: HostFolder
+  readonly clock: Clock
+  readonly workers: number
+  readonly signal: AbortSignal | undefined
+  readonly onPack: (pack: PackState, bytesRead: number) => void
+}
+
+/**
+ * Checks all packs; of `percent` of their bytes also the data. Fails: storage.* that ends the check,
+ * cancelled.
+ */
+export async function checkPacks(
+  context: PacksContext,
+  checked: CheckedRuns,
+  inventory: Inventory,
+  percent: number,
+): Promise<DataCoverage> {
+  const there = markMissing(context.findings, checked, inventory)
+  const readable = there.filter((pack) => context.domains.has(pack.domain))
+  const state = readHostState(context.host)
+  const chosen = chooseForData(readable, state.checked, percent)
+  const keys = new Map([...context.domains].map(([id, domain]) => [id, packKeys(context.repository, domain)]))
+  const results: { pack: PackState; result: PackResult }[] = []
+  const now = context.clock.now()
+  const right: string[] = []
+  const byName = new Map(chosen.map((pack) => [pack.name, pack]))
+  const { store, workers: count, signal } = context
+  await checkInThreads({
+    store,
+    keys,
+    count,
+    signal,
+    packs: chosen.map(claimOf),
+    onResult: (claim, result) => {
+      const pack = byName.get(claim.name)
+      if (pack === undefined) return
+      if (isAllRight(pack, result)) right.push(pack.id)
+      else results.push({ pack, result })
+      context.onPack(pack, pack.bytes)
+    },
+  })
+  await mapConcurrent(
+    readable.filter((pack) => !byName.has(pack.name)),
+    TAILS_MAX,
+    async (pack) => {
+      throwIfCancelled(signal)
+      const result = await checkTail(store, keys, pack)
+      if (!isAllRight(pack, result)) results.push({ pack, result })
+      context.onPack(pack, 0)
+    },
+  )
+  results.sort((a, b) => (a.pack.name < b.pack.name ? -1 : 1))
+  for (const { pack, result } of results) await judge(context, pack, result)
+  const covered = rememberRight(context.host, checked, state, { right, now })
+  return coverageOf(checked, chosen, covered)
+}
+
+function claimOf(pack: PackState): Omit<PackState, 'listings' | 'damage' | 'chunks'> {
+  const { name, id, domain, packSet, kind, bytes } = pack
+  return { name, id, domain, packSet, kind, bytes }
+}
+
+export function packKeys(repository: string, domain: DomainKeys): PackKeys {
+  const epochs = domain.epochs.map(({ epoch, dataPrivate, metaPrivate }) => ({
+    epoch,
+    dataPrivate,
+    metaPrivate,
+  }))
+  return { repository, domain: domain.domain, indexKey: domain.indexKey, idKey: domain.idKey, epochs }
+}
+
+async function checkTail(
+  store: BlobStore,
+  keys: ReadonlyMap<string, PackKeys>,
+  pack: PackState,
+): Promise<PackResult> {
+  const domain = keys.get(pack.domain)
+  if (domain === undefined) throw new Error(`Bug: no keys of domain ${pack.domain}`)
+  try {
+    return await checkPackTail(store, domain, pack)
+  } catch (error) {
+    if (isDamage(error)) return failedPack(error)
+    throw error
+  }
+}
+
+/** Packs that are missing or cut get their findings; the others are returned. */
+function markMissing(findings: Findings, checked: CheckedRuns, inventory: Inventory): PackState[] {
+  const bySet = new Map<string, PackState[]>()
+  for (const pack of checked.packs.values()) {
+    const set = bySet.get(pack.packSet)
+    if (set === undefined) bySet.set(pack.packSet, [pack])
+    else set.push(pack)
+  }
+  const there: PackState[] = []
+  for (const [packSet, packs] of bySet) {
+    const missing = packs.filter((pack) => !inventory.packs.has(pack.name))
+    if (missing.length === packs.length) {
+      const message = `All ${packs.length} packs of pack set ${packSet} are missing`
+      const finding = addFinding(findings, 'set.lost', message, {
+        object: `d/${packs[0]?.domain}/index/${packSet}/`,
+      })
+      for (const pack of packs) loseWhole(pack, finding)
+      continue
+    }
+    for (const pack of packs) {
+      const bytes = inventory.packs.get(pack.name)
+      if (bytes === undefined) {
+        const message = `${pack.name} is missing (${pack.bytes} bytes, ${pack.chunks} chunks)`
+        loseWhole(pack, addFinding(findings, 'pack.missing', message, { object: pack.name }))
+        continue
+      }
+      if (bytes !== pack.bytes) {
+        const message = `${pack.name} has ${bytes} bytes (must be ${pack.bytes})`
+        const finding = addFinding(findings, 'pack.size', message, { object: pack.name })
+        // The tail of a longer one still lies where it should.
+        if (bytes < pack.bytes) loseWhole(pack, finding)
+      }
+      if (pack.damage === undefined) there.push(pack)
+    }
+  }
+  return there
+}
+
+function loseWhole(pack: PackState, finding: Finding): void {
+  pack.damage ??= { finding, whole: true, chunks: new Uint8Array(0) }
+  pack.damage.whole = true
+}
+
+/** Marks chunk `number` as lost; `finding` is the one to name files in, unless the pack has one already. */
+export function loseChunk(pack: PackState, number: number, finding: Finding): void {
+  pack.damage ??= { finding, whole: false, chunks: new Uint8Array((pack.chunks + 7) >> 3) }
+  const { damage } = pack
+  if (number >> 3 >= damage.chunks.length) {
+    const grown = new Uint8Array((number >> 3) + 1)
+    grown.set(damage.chunks)
+    damage.chunks = grown
+  }
+  damage.chunks[number >> 3] = (damage.chunks[number >> 3] ?? 0) | (1 << (number & 7))
+}
+
+/** Whether chunk `number` of the pack is known to be lost. */
+export function isLost(pack: PackState, number: number): boolean {
+  if (pack.damage === undefined) return false
+  return pack.damage.whole || ((pack.damage.chunks[number >> 3] ?? 0) & (1 << (number & 7))) !== 0
+}
+
+/** Those whose data was read longest ago, never first, until `percent` of all bytes are chosen. */
+export function chooseForData(
+  packs: readonly PackState[],
+  lastRead: HostState['checked'],
+  percent: number,
+): PackState[] {
+  const age = (pack: PackState): number => lastRead[pack.id] ?? 0
+  const byAge = packs.toSorted((a, b) => age(a) - age(b) || (a.id < b.id ? -1 : 1))
+  let wanted = (byAge.reduce((sum, pack) => sum + pack.bytes, 0) * percent) / 100
+  const chosen: PackState[] = []
+  for (const pack of byAge) {
+    if (wanted <= 0) break
+    chosen.push(pack)
+    wanted -= pack.bytes
+  }
+  return chosen
+}
+
+function isAllRight(pack: PackState, result: PackResult): boolean {
+  return (
+    result.failure === undefined &&
+    result.isNamedRight !== false &&
+    result.badFrames === 0 &&
+    result.packSet === pack.packSet &&
+    pack.listings.every((listing) => isSameSum(listing.sum, result.sum))
+  )
+}
+
+/** Findings for a pack that is not all right. */
+async function judge(context: PacksContext, pack: PackState, result: PackResult): Promise<void> {
+  const { findings } = context
+  const object = pack.name
+  if (result.failure !== undefined) {
+    const { code, message } = result.failure
+    loseWhole(pack, addFinding(findings, failureCode(code), message, { object }))
+    return
+  }
+  for (const listing of pack.listings)
+    if (!isSameSum(listing.sum, result.sum)) await judgeIndex(context, pack, listing)
+  if (result.packSet !== pack.packSet) {
+    const message = `${object} is of pack set ${result.packSet}, but a run of ${pack.packSet} lists it`
+    addFinding(findings, 'pack.index', message, { object, severity: 'warning' })
+  }
+  if (result.badChunks !== undefined || result.badFrames > 0) {
+    const message = `${object} is damaged: ${result.badFrames} of ${result.frames} frames do not open`
+    const finding = addFinding(findings, 'pack.corrupt', message, { object })
+    eachBit(result.badChunks ?? new Uint8Array(0), (number) => {
+      loseChunk(pack, number, finding)
+    })
+  } else if (result.isNamedRight === false) {
+    const still = result.isOpened ? 'all its chunks still open' : 'this credential cannot look inside'
+    const finding = addFinding(findings, 'pack.corrupt', `${object} does not match its name; ${still}`, {
+      object,
+    })
+    if (!result.isOpened) loseWhole(pack, finding)
+  }
+}
+
+export function failureCode(code: string): FindingCode {
+  if (code === 'storage.missing') return 'pack.missing'
+  if (code === 'repo.foreign') return 'pack.foreign'
+  return code === 'repo.newer' ? 'pack.newer' : 'pack.corrupt'
+}
+
+/** The exact difference between what a run says and what the pack's header says. */
+async function judgeIndex(context: PacksContext, pack: PackState, listing: PackListing): Promise<void> {
+  const { findings, store, repository, domains } = context
+  const domain = domains.get(pack.domain)
+  if (domain === undefined) return
+  const entries = await entriesOfPack(store, repository, domain, listing)
+  let header: Awaited<ReturnType<typeof readPackHeader>>['header']
+  try {
+    header = (await readPackHeader(store, packKeys(repository, domain), pack)).header
+  } catch (error) {
+    if (!isDamage(error)) throw error
+    throw new Failure('storage.offline', `The store changes under the check: ${describeError(error)}`, {
+      cause: error,
+    })
+  }
+  const object = pack.name
+  const message = `${object} does not hold what ${listing.run.name} says`
+  const finding = addFinding(findings, 'pack.index', message, { object })
+  let wrong = 0
+  for (const [number, { id, class: chunkClass }] of entries) {
+    const start = number * CHUNK_ID_BYTES
+    const isThere =
+      start < header.chunkIds.length && id.compare(header.chunkIds, start, start + CHUNK_ID_BYTES) === 0
+    if (isThere && header.frameClass[header.chunkFrame[number] ?? 0] === chunkClass) continue
+    wrong++
+    if (!isThere) loseChunk(pack, number, finding)
+  }
+  const more = header.chunkBytes.length - (entries.size - wrong)
+  finding.message = `${message}: ${wrong} of ${entries.size} entries are wrong, ${Math.max(0, more)} chunks are not listed`
+}
+
+export function eachBit(bits: Uint8Array, take: (number: number) => void): void {
+  for (let at = 0; at < bits.length; at++)
+    for (let bit = 0; bit < 8; bit++) if (((bits[at] ?? 0) & (1 << bit)) !== 0) take(at * 8 + bit)
+}
+
+/** Only packs found right are remembered, and only those that still are listed. */
+function rememberRight(
+  host: HostFolder,
+  checked: CheckedRuns,
+  state: HostState,
+  found: { readonly right: readonly string[]; readonly now: number },
+): HostState['checked'] {
+  const listed = new Set(
+    [...checked.packs.values()].filter((pack) => pack.damage === undefined).map((pack) => pack.id),
+  )
+  const next = (before: HostState['checked']): Record<string, number> => {
+    const kept = Object.entries(before).filter(([id]) => listed.has(id))
+    return { ...Object.fromEntries(kept), ...Object.fromEntries(found.right.map((id) => [id, found.now])) }
+  }
+  if (found.right.length === 0) return next(state.checked)
+  updateHostState(host, (now) => ({ ...now, checked: next(now.checked) }))
+  return readHostState(host).checked
+}
+
+function coverageOf(
+  checked: CheckedRuns,
+  chosen: readonly PackState[],
+  covered: HostState['checked'],
+): DataCoverage {
+  let [bytes, packsCovered, bytesCovered] = [0, 0, 0]
+  let oldest: number | undefined
+  for (const pack of checked.packs.values()) {
+    bytes += pack.bytes
+    const read = covered[pack.id]
+    if (read === undefined) continue
+    packsCovered++
+    bytesCovered += pack.bytes
+    oldest = Math.min(oldest ?? read, read)
+  }
+  const bytesRead = chosen.reduce((sum, pack) => sum + pack.bytes, 0)
+  const packsRead = chosen.length
+  return { packs: checked.packs.size, bytes, packsRead, bytesRead, packsCovered, bytesCovered, oldest }
+}

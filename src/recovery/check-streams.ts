@@ -1,0 +1,246 @@
+/**
+ * Snapshots as objects and as streams: signatures, counters, predecessors, kinds, times (docs/format.md
+ * section 8). Not here: whether what a snapshot promises is there.
+ */
+import { parseTime } from '../base/clock.ts'
+import type { Failure } from '../base/failure.ts'
+import type { Config } from '../format/config.ts'
+import type { LineageSet } from '../format/snapshot.ts'
+import type { HostState } from '../repo/host-folder.ts'
+import { findDomain } from '../repo/keys.ts'
+import { readSnapshot, type StoredSnapshot } from '../repo/snapshots.ts'
+import type { BlobStore } from '../storage/store.ts'
+import { mapConcurrent } from './check-concurrent.ts'
+import { addFinding, isDamage, type FindingCode, type Findings } from './check-findings.ts'
+
+const READS_MAX = 8
+/** Clocks of hosts may differ by this much before a snapshot counts as one from the future. */
+const FUTURE_MS_MAX = 86_400_000
+/** A snapshot's id is made a moment before or after its `begun`. */
+const ID_TIME_MS_MAX = 60_000
+
+/** All snapshots that can be believed, ascending by domain, source and counter. */
+export async function checkSnapshots(
+  findings: Findings,
+  store: BlobStore,
+  config: Config,
+  names: readonly string[],
+): Promise<StoredSnapshot[]> {
+  const snapshots: StoredSnapshot[] = []
+  await mapConcurrent(names, READS_MAX, async (name) => {
+    const domain = findDomain(config, name.split('/')[1] ?? '')
+    try {
+      snapshots.push(await readSnapshot(store, config, domain, name))
+    } catch (error) {
+      if (!isDamage(error)) throw error
+      const message = `${error.message}; this restore point is lost unless another copy holds it`
+      addFinding(findings, badSnapshotCode(error), message, { object: name, snapshots: [idOf(name)] })
+    }
+  })
+  return snapshots.sort(
+    (a, b) =>
+      compare(a.domain, b.domain) ||
+      compare(a.source, b.source) ||
+      a.counter - b.counter ||
+      compare(a.id, b.id),
+  )
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b)
+}
+
+function idOf(name: string): string {
+  return name.slice(name.lastIndexOf('/') + 1)
+}
+
+function badSnapshotCode(failure: Failure): FindingCode {
+  if (failure.code === 'repo.forged') return 'snapshot.forged'
+  if (failure.code === 'repo.foreign') return 'snapshot.foreign'
+  return failure.code === 'repo.newer' ? 'snapshot.newer' : 'snapshot.corrupt'
+}
+
+/** One source's snapshots, ascending by counter. */
+type Stream = readonly StoredSnapshot[]
+
+/**
+ * Everything that snapshots say about each other. `names`: all that are listed, also those that cannot be
+ * believed.
+ */
+export function checkStreams(
+  findings: Findings,
+  parts: {
+    readonly config: Config
+    readonly snapshots: readonly StoredSnapshot[]
+    readonly names: readonly string[]
+    readonly heads: HostState['heads']
+    readonly now: number
+  },
+): void {
+  const streams = streamsOf(parts.snapshots)
+  for (const stream of streams.values()) {
+    checkCounters(findings, stream)
+    checkTimes(findings, stream, parts.now)
+    checkKinds(findings, stream, new Set(parts.names))
+    checkRevoked(findings, stream, parts.config)
+  }
+  for (const [key, head] of Object.entries(parts.heads)) {
+    const seen = parts.config.domains.some((domain) => key.startsWith(`${domain.id}/`))
+    if (seen) checkHead(findings, key, head, streams.get(key) ?? [])
+  }
+}
+
+/** By `<domain>/<source>`. */
+export function streamsOf(snapshots: readonly StoredSnapshot[]): Map<string, StoredSnapshot[]> {
+  const streams = new Map<string, StoredSnapshot[]>()
+  for (const snapshot of snapshots) {
+    const key = `${snapshot.domain}/${snapshot.source}`
+    const stream = streams.get(key)
+    if (stream === undefined) streams.set(key, [snapshot])
+    else stream.push(snapshot)
+  }
+  return streams
+}
+
+/** The store must show what this host has seen. */
+function checkHead(
+  findings: Findings,
+  key: string,
+  head: { readonly counter: number; readonly sha256: string },
+  stream: Stream,
+): void {
+  const source = key.slice(key.indexOf('/') + 1)
+  const same = stream.filter((snapshot) => snapshot.counter === head.counter)
+  if (same.some((snapshot) => snapshot.sha256 === head.sha256)) return
+  const last = stream.at(-1)
+  const is =
+    same.length > 0
+      ? `snapshot ${head.counter} of "${source}" is another one than this host has seen`
+      : `this host has seen snapshot ${head.counter} of "${source}", the store shows ${
+          last === undefined ? 'none' : `${last.counter} as the latest`
+        }`
+  if (same.length === 0 && last !== undefined && last.counter > head.counter) return // expired since: a gap
+  addFinding(findings, 'stream.hidden', `Someone hid, lost or replaced snapshots: ${is}`, {
+    snapshots: same.map((snapshot) => snapshot.id),
+  })
+}
+
+function checkCounters(findings: Findings, stream: Stream): void {
+  let [expected, before] = [1, undefined as StoredSnapshot | undefined]
+  for (const snapshot of stream) {
+    const { counter, name: object, id } = snapshot
+    if (before?.counter === counter) {
+      const message = `${object} and ${before.id} both are number ${counter} of "${snapshot.source}": two writers share one credential, or an old state was restored`
+      addFinding(findings, 'stream.fork', message, { object, snapshots: [before.id, id] })
+      continue
+    }
+    if (counter > expected) {
+      const gap = counter - 1 === expected ? `number ${expected}` : `numbers ${expected} to ${counter - 1}`
+      const message = `${gap} of "${snapshot.source}" is not there: expired, forgotten or lost`
+      addFinding(findings, 'stream.gap', message, { object })
+    }
+    if (before !== undefined && before.counter === counter - 1 && snapshot.previous !== before.sha256) {
+      const twins = stream.filter((each) => each.counter === counter - 1)
+      if (!twins.some((each) => each.sha256 === snapshot.previous)) {
+        const message = `${object} does not follow ${before.id}: one of them was replaced`
+        addFinding(findings, 'stream.previous', message, { object, snapshots: [id] })
+      }
+    }
+    expected = counter + 1
+    before = snapshot
+  }
+}
+
+function checkTimes(findings: Findings, stream: Stream, now: number): void {
+  let before: StoredSnapshot | undefined
+  for (const snapshot of stream) {
+    const { name: object, id, begun, completed } = snapshot
+    const of = { object, snapshots: [id] }
+    const [began, ended] = [parseTime(begun) ?? 0, parseTime(completed) ?? 0]
+    if (ended < began) {
+      addFinding(findings, 'clock.backward', `${object} ended (${completed}) before it began (${begun})`, of)
+    } else if (Math.abs(timeOfId(id) - began) > ID_TIME_MS_MAX) {
+      addFinding(findings, 'clock.backward', `${object} began at ${begun}, which its name contradicts`, of)
+    } else if (
+      before !== undefined &&
+      before.counter < snapshot.counter &&
+      began < (parseTime(before.begun) ?? 0)
+    ) {
+      const message = `${object} (${begun}) is older than ${before.id} (${before.begun}), which came before it: the clock was set back`
+      addFinding(findings, 'clock.backward', message, of)
+    }
+    if (ended > now + FUTURE_MS_MAX)
+      addFinding(
+        findings,
+        'clock.future',
+        `${object} lies in the future (${completed}): a clock is wrong`,
+        of,
+      )
+    before = snapshot
+  }
+}
+
+/** `20261122t143323z-…` */
+function timeOfId(id: string): number {
+  const [, year, month, day, hour, minute, second] =
+    /^(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)z-/.exec(id) ?? []
+  return parseTime(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`) ?? Number.NaN
+}
+
+function checkRevoked(findings: Findings, stream: Stream, config: Config): void {
+  for (const { domain, completed, name: object, id } of stream) {
+    const { revoked, name } = findDomain(config, domain).writer
+    if (revoked === null || (parseTime(completed) ?? 0) <= (parseTime(revoked) ?? 0)) continue
+    const message = `${object} was completed at ${completed}, but writer "${name}" was revoked at ${revoked}: do not trust it`
+    addFinding(findings, 'snapshot.revoked', message, { object, snapshots: [id] })
+  }
+}
+
+function checkKinds(findings: Findings, stream: Stream, names: ReadonlySet<string>): void {
+  const byId = new Map(stream.map((snapshot) => [snapshot.id, snapshot]))
+  for (const snapshot of stream) {
+    const { name: object, id } = snapshot
+    for (const base of new Set([snapshot.kind === 'full' ? null : snapshot.full, snapshot.parent])) {
+      if (base === null || byId.has(base)) continue
+      const isThere = names.has(object.replace(id, base))
+      const message = `${object} was made against ${base}, which is ${isThere ? 'damaged' : 'gone'}: it is whole without it`
+      addFinding(findings, 'snapshot.parent', message, { object, snapshots: [id] })
+    }
+    const broken = brokenRule(snapshot, byId)
+    if (broken !== undefined)
+      addFinding(findings, 'snapshot.rule', `${object} ${broken}`, { object, snapshots: [id] })
+  }
+}
+
+/** Which rule of its kind a snapshot breaks, or undefined. */
+function brokenRule(snapshot: StoredSnapshot, byId: ReadonlyMap<string, StoredSnapshot>): string | undefined {
+  const { kind, packSet, lineage } = snapshot
+  const others = lineage.filter((set) => set.packSet !== packSet)
+  if (lineage.findIndex((set) => set.packSet === packSet) !== others.length && lineage.length > others.length)
+    return 'does not list its own pack set last'
+  if (kind === 'full') return others.length > 0 ? 'is a full and depends on the packs of others' : undefined
+  const parent = snapshot.parent === null ? undefined : byId.get(snapshot.parent)
+  if (parent !== undefined && parent.counter >= snapshot.counter) return 'comes before its parent'
+  const full = byId.get(snapshot.full)
+  if (full !== undefined && (full.kind !== 'full' || full.generation !== snapshot.generation))
+    return `names ${full.id} as its full, which is none of its generation`
+  if (kind === 'differential') {
+    if (others.some((set) => set.packSet !== snapshot.generation))
+      return 'is a differential and depends on more than its full'
+    return full === undefined ? undefined : strangeSet(others, full)
+  }
+  if (parent !== undefined && parent.generation !== snapshot.generation)
+    return 'is of another generation than its parent'
+  return parent === undefined ? undefined : strangeSet(others, parent)
+}
+
+/** A pack set that the base does not list in the same way. */
+function strangeSet(sets: readonly LineageSet[], base: StoredSnapshot): string | undefined {
+  for (const set of sets) {
+    const same = base.lineage.find((each) => each.packSet === set.packSet)
+    if (same === undefined) return `depends on pack set ${set.packSet}, which ${base.id} does not`
+    const runs = (of: LineageSet): string => of.runs.map((run) => `${run.n}:${run.sha256}`).join()
+    if (runs(same) !== runs(set)) return `describes pack set ${set.packSet} otherwise than ${base.id} does`
+  }
+  return undefined
+}

@@ -1,0 +1,271 @@
+/**
+ * One snapshot as a check reads it, and the count of what its tree references: how often each chunk of each
+ * pack. The count of a snapshot follows from its parent's by the nodes that differ, so that nodes which
+ * snapshots share are read once. Not here: naming files (check-hurt.ts), the refs record (check-refs.ts).
+ */
+import {
+  decodeContent,
+  decodeExtentNode,
+  decodeListNode,
+  extentsBytes,
+  type Content,
+  type Extents,
+} from '../format/content.ts'
+import { decodeNode, type TreeEntry, type TreeNode } from '../format/tree.ts'
+import { lookupChunk, packInRuns } from '../repo/chunk-index.ts'
+import { readChunk, type SnapshotReader } from '../repo/tree-reader.ts'
+import { PACK_KINDS } from '../format/pack.ts'
+import { packName } from '../repo/names.ts'
+import { isDamage } from './check-findings.ts'
+import type { PackState } from './check-runs.ts'
+
+/** References by pack and chunk number. 4 bytes a chunk of the lineage. */
+export type Counts = Map<PackState, Uint32Array>
+
+export interface TreeTally {
+  nodes: number
+  files: number
+  chunks: number
+}
+
+export interface CheckedTree {
+  readonly reader: SnapshotReader
+  readonly packs: ReadonlyMap<string, PackState>
+  /** Packs by their number in this snapshot's index. */
+  readonly numbers: Map<number, PackState | undefined>
+  readonly counts: Counts
+  readonly tally: TreeTally
+  /** Everything was read and every chunk is in the index. */
+  isWhole: boolean
+  /** The count went below zero: it does not follow from the parent's. */
+  isMiscounted: boolean
+  readonly onNode: () => void
+}
+
+export function newCheckedTree(
+  reader: SnapshotReader,
+  packs: ReadonlyMap<string, PackState>,
+  counts: Counts,
+  tally: TreeTally,
+  onNode: () => void,
+): CheckedTree {
+  return { reader, packs, numbers: new Map(), counts, tally, isWhole: true, isMiscounted: false, onNode }
+}
+
+export function copyCounts(counts: Counts): Counts {
+  return new Map([...counts].map(([pack, numbers]) => [pack, numbers.slice()]))
+}
+
+/** Where a chunk lies by this snapshot's index, or undefined if no run lists it. */
+export function findChunk(
+  tree: CheckedTree,
+  id: Uint8Array,
+): { pack: PackState; number: number } | undefined {
+  const key = Buffer.from(id.buffer, id.byteOffset, id.byteLength)
+  const found = lookupChunk(tree.reader.index, key, 0)
+  if (found === undefined) return undefined
+  let pack = tree.numbers.get(found.pack)
+  if (pack === undefined && !tree.numbers.has(found.pack)) {
+    const listed = packInRuns(tree.reader.index, found.pack)
+    const kind = listed?.kind === PACK_KINDS.data ? 'data' : 'tree'
+    pack = listed && tree.packs.get(packName(tree.reader.keys.domain, kind, listed.id))
+    tree.numbers.set(found.pack, pack)
+  }
+  return pack && { pack, number: found.number }
+}
+
+/** Counts everything below the node `id`. */
+export async function countTree(tree: CheckedTree, id: Uint8Array, sign: 1 | -1): Promise<void> {
+  countChunk(tree, id, sign)
+  const node = await nodeOf(tree, id)
+  if (node === undefined) return
+  if (node.kind === 'branch') {
+    for (const child of node.children) await countTree(tree, child.node, sign)
+    return
+  }
+  for (const entry of node.entries) {
+    const later = countEntry(tree, entry, sign)
+    if (later !== undefined) await later
+  }
+}
+
+/** Turns the count of the tree below `before` into that of the one below `after`. */
+export async function recountTree(tree: CheckedTree, before: Uint8Array, after: Uint8Array): Promise<void> {
+  const gone: Held = new Map()
+  const come: Held = new Map()
+  let [old, fresh] = [[before], [after]] as [Uint8Array[], Uint8Array[]]
+  while (old.length > 0 || fresh.length > 0) {
+    const [olds, freshes] = [hexSet(old), hexSet(fresh)]
+    const [wasOld, wasFresh] = [old, fresh]
+    old = []
+    fresh = []
+    for (const id of wasOld) if (!freshes.has(hexOf(id))) old.push(...(await countNode(tree, id, -1, gone)))
+    for (const id of wasFresh) if (!olds.has(hexOf(id))) fresh.push(...(await countNode(tree, id, 1, come)))
+  }
+  for (const [name, entry] of come) {
+    const other = gone.get(name)
+    if (other !== undefined && isSameBelow(other, entry)) {
+      gone.delete(name)
+    } else if (other?.node !== undefined && entry.node !== undefined) {
+      gone.delete(name)
+      await recountTree(tree, other.node, entry.node)
+    } else {
+      await countEntry(tree, entry, 1)
+    }
+  }
+  for (const entry of gone.values()) await countEntry(tree, entry, -1)
+}
+
+/** Entries that may be equal in both trees and cost more than their own node: directories, large files. */
+type Held = Map<string, TreeEntry>
+
+/** Counts one node and the small entries in it, holds the others; returns the nodes below. */
+async function countNode(tree: CheckedTree, id: Uint8Array, sign: 1 | -1, held: Held): Promise<Uint8Array[]> {
+  countChunk(tree, id, sign)
+  const node = await nodeOf(tree, id)
+  if (node === undefined) return []
+  if (node.kind === 'branch') return node.children.map((child) => child.node)
+  for (const entry of node.entries) {
+    if (entry.node !== undefined || hasNodes(entry)) held.set(entry.name, entry)
+    else await countEntry(tree, entry, sign)
+  }
+  return []
+}
+
+function hexOf(id: Uint8Array): string {
+  return Buffer.from(id.buffer, id.byteOffset, id.byteLength).toString('hex')
+}
+
+function hexSet(ids: readonly Uint8Array[]): Set<string> {
+  return new Set(ids.map(hexOf))
+}
+
+function isSameBelow(a: TreeEntry, b: TreeEntry): boolean {
+  if (a.node !== undefined || b.node !== undefined)
+    return a.node !== undefined && b.node !== undefined && Buffer.compare(a.node, b.node) === 0
+  return a.size === b.size && Buffer.compare(a.content, b.content) === 0
+}
+
+function hasNodes(entry: TreeEntry): boolean {
+  if (entry.type !== 'file') return false
+  const content = decodedContent(entry)
+  return (content?.kind === 'cdc' || content?.kind === 'pages') && content.map.depth > 0
+}
+
+/** A tree node, or undefined (and the tree is not whole). */
+async function nodeOf(tree: CheckedTree, id: Uint8Array): Promise<TreeNode | undefined> {
+  tree.tally.nodes++
+  tree.onNode()
+  return await unlessDamaged(tree, async () =>
+    decodeNode(Buffer.from(await readChunk(tree.reader, id)), 'a tree node'),
+  )
+}
+
+async function unlessDamaged<T>(tree: CheckedTree, read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read()
+  } catch (error) {
+    if (!isDamage(error)) throw error
+    // check-hurt.ts reads again and says what this costs.
+    tree.isWhole = false
+    return undefined
+  }
+}
+
+function countChunk(tree: CheckedTree, id: Uint8Array, sign: 1 | -1): void {
+  tree.tally.chunks++
+  const place = findChunk(tree, id)
+  if (place === undefined) {
+    tree.isWhole = false
+    return
+  }
+  const { pack, number } = place
+  let numbers = tree.counts.get(pack)
+  if (numbers === undefined || number >= numbers.length) {
+    const grown = new Uint32Array(Math.max(pack.chunks, number + 1))
+    if (numbers !== undefined) grown.set(numbers)
+    numbers = grown
+    tree.counts.set(pack, numbers)
+  }
+  const count = (numbers[number] ?? 0) + sign
+  if (count < 0) tree.isMiscounted = true
+  else numbers[number] = count
+}
+
+/** Counts an entry; a promise only if nodes have to be read for it. */
+function countEntry(tree: CheckedTree, entry: TreeEntry, sign: 1 | -1): Promise<void> | undefined {
+  if (entry.node !== undefined) return countTree(tree, entry.node, sign)
+  if (entry.type !== 'file') return undefined
+  tree.tally.files++
+  const content = decodedContent(entry)
+  if (content === undefined) {
+    tree.isWhole = false
+  } else if (content.kind === 'cdc' || content.kind === 'pages') {
+    if (content.kind === 'pages') for (const id of content.hashes) countChunk(tree, id, sign)
+    if (content.map.depth !== 0) return countMap(tree, entry, content.map.nodes, content.map.depth, sign)
+    countExtents(tree, content.map.extents, sign)
+    if (extentsBytes(content.map.extents) !== entry.size) tree.isWhole = false
+  } else if ((content.kind === 'inline' ? content.bytes.length : 0) !== entry.size) {
+    tree.isWhole = false
+  }
+  return undefined
+}
+
+/** undefined if it cannot be decoded. */
+export function decodedContent(entry: TreeEntry): Content | undefined {
+  try {
+    return decodeContent(entry.content, 'the content of a file')
+  } catch (error) {
+    if (isDamage(error)) return undefined
+    throw error
+  }
+}
+
+async function countMap(
+  tree: CheckedTree,
+  entry: TreeEntry,
+  nodes: readonly Uint8Array[],
+  depth: number,
+  sign: 1 | -1,
+): Promise<void> {
+  const bytes = await countMapNodes(tree, nodes, depth, sign)
+  if (bytes !== entry.size) tree.isWhole = false
+}
+
+/** Returns the bytes of file that were found. */
+async function countMapNodes(
+  tree: CheckedTree,
+  nodes: readonly Uint8Array[],
+  depth: number,
+  sign: 1 | -1,
+): Promise<number> {
+  let bytes = 0
+  for (const id of nodes) {
+    countChunk(tree, id, sign)
+    tree.tally.nodes++
+    tree.onNode()
+    if (depth > 1) {
+      const below = await unlessDamaged(tree, async () =>
+        decodeListNode(await chunkCopy(tree, id), 'a list node'),
+      )
+      bytes += below === undefined ? 0 : await countMapNodes(tree, below, depth - 1, sign)
+      continue
+    }
+    const extents = await unlessDamaged(tree, async () =>
+      decodeExtentNode(await chunkCopy(tree, id), 'an extent node'),
+    )
+    if (extents === undefined) continue
+    countExtents(tree, extents, sign)
+    bytes += extentsBytes(extents)
+  }
+  return bytes
+}
+
+/** The reader's caches keep the original. */
+async function chunkCopy(tree: CheckedTree, id: Uint8Array): Promise<Buffer> {
+  return Buffer.from(await readChunk(tree.reader, id))
+}
+
+function countExtents(tree: CheckedTree, extents: Extents, sign: 1 | -1): void {
+  for (const chunk of extents.chunks) countChunk(tree, chunk.id, sign)
+}

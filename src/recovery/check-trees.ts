@@ -1,0 +1,182 @@
+/**
+ * All trees and refs records, stream by stream: each snapshot's tree is counted (from its parent's count
+ * where that is known), compared with the refs record, and walked for names if something it needs is lost.
+ */
+import { attachIndex, detachIndex } from '../repo/chunk-index.ts'
+import type { HostFolder } from '../repo/host-folder.ts'
+import type { Access, DomainKeys } from '../repo/keys.ts'
+import { openLineage } from '../repo/lineage.ts'
+import { newPackReader, readerKeys, type PackReader } from '../repo/pack-reader.ts'
+import type { StoredSnapshot } from '../repo/snapshots.ts'
+import { addFinding, addHurtSnapshot, type Findings } from './check-findings.ts'
+import { isHurt, nameHurtFiles } from './check-hurt.ts'
+import {
+  canReadRefs,
+  checkRefsAlone,
+  compareRefs,
+  isSameRefs,
+  newRefsReader,
+  readRefs,
+  reportRefs,
+  type RefsReader,
+} from './check-refs.ts'
+import { badRunOf, type CheckedRuns } from './check-runs.ts'
+import { throwIfCancelled } from './check-threads.ts'
+import {
+  copyCounts,
+  countTree,
+  newCheckedTree,
+  recountTree,
+  type CheckedTree,
+  type Counts,
+  type TreeTally,
+} from './check-tree.ts'
+
+export interface TreesContext {
+  readonly findings: Findings
+  readonly access: Access
+  readonly host: HostFolder
+  readonly domains: ReadonlyMap<string, DomainKeys>
+  readonly checked: CheckedRuns
+  readonly tally: TreeTally
+  readonly signal: AbortSignal | undefined
+  readonly onSnapshot: (snapshot: StoredSnapshot) => void
+  readonly onNode: () => void
+}
+
+/** A snapshot that was counted, as a base for those made against it. */
+interface Counted {
+  readonly snapshot: StoredSnapshot
+  readonly counts: Counts
+  /** Snapshots to come that were made against it. */
+  children: number
+}
+
+/** `snapshots`: ascending by domain, source and counter. Fails: storage.* that ends the check, cancelled. */
+export async function checkTrees(context: TreesContext, snapshots: readonly StoredSnapshot[]): Promise<void> {
+  for (const [id, domain] of context.domains) {
+    const own = snapshots.filter((snapshot) => snapshot.domain === id)
+    const refs = newRefsReader(
+      context.findings,
+      context.access.store,
+      context.access.config.repository,
+      domain,
+      context.checked.packs,
+    )
+    if (own.length > 0) await checkDomain(context, domain, refs, own)
+  }
+}
+
+async function checkDomain(
+  context: TreesContext,
+  domain: DomainKeys,
+  refs: RefsReader,
+  snapshots: readonly StoredSnapshot[],
+): Promise<void> {
+  const { findings, access } = context
+  const canReadTrees =
+    domain.idKey !== undefined && domain.epochs.every((epoch) => epoch.dataPrivate !== undefined)
+  if (!canReadTrees) {
+    const rest = canReadRefs(domain) ? '' : ', refs records'
+    const message = `Not checked with this credential: trees, files${rest} of domain ${domain.domain} (a restorer's can)`
+    addFinding(findings, 'not-checked', message)
+  }
+  const children = new Map<string, number>()
+  for (const { source, parent } of snapshots)
+    if (parent !== null) children.set(`${source}/${parent}`, (children.get(`${source}/${parent}`) ?? 0) + 1)
+  const packs = canReadTrees
+    ? newPackReader(access.store, readerKeys(domain, access.config.repository))
+    : undefined
+  const bases = new Map<string, Counted>()
+  for (const snapshot of snapshots) {
+    throwIfCancelled(context.signal)
+    context.onSnapshot(snapshot)
+    const base = takeBase(bases, snapshot)
+    if (badRunOf(context.checked, snapshot) !== undefined) continue
+    if (packs === undefined && !canReadRefs(domain)) {
+      blameByLineage(context.checked, snapshot)
+      continue
+    }
+    const counts = await checkSnapshot(context, domain, { snapshot, refs, packs, base })
+    const coming = children.get(`${snapshot.source}/${snapshot.id}`) ?? 0
+    if (counts !== undefined && coming > 0)
+      bases.set(`${snapshot.source}/${snapshot.id}`, { snapshot, counts, children: coming })
+  }
+}
+
+/** The parent's count, to be changed; a copy while others still need it. */
+function takeBase(bases: Map<string, Counted>, snapshot: StoredSnapshot): Counted | undefined {
+  const key = `${snapshot.source}/${snapshot.parent}`
+  const base = bases.get(key)
+  if (base === undefined) return undefined
+  base.children--
+  const isUsable = base.snapshot.lineage.every((set) =>
+    snapshot.lineage.some((each) => each.packSet === set.packSet && each.runs.length === set.runs.length),
+  )
+  if (base.children === 0) bases.delete(key)
+  if (!isUsable) return undefined
+  return base.children === 0 ? base : { ...base, counts: copyCounts(base.counts) }
+}
+
+/** For who can read neither: what may be hurt. */
+function blameByLineage(checked: CheckedRuns, snapshot: StoredSnapshot): void {
+  const sets = new Set(snapshot.lineage.map((set) => set.packSet))
+  for (const pack of checked.packs.values())
+    if (pack.damage !== undefined && sets.has(pack.packSet)) addHurtSnapshot(pack.damage.finding, snapshot.id)
+}
+
+/** Returns the count if it can serve as a base. */
+async function checkSnapshot(
+  context: TreesContext,
+  domain: DomainKeys,
+  of: {
+    readonly snapshot: StoredSnapshot
+    readonly refs: RefsReader
+    readonly packs: PackReader | undefined
+    readonly base: Counted | undefined
+  },
+): Promise<Counts | undefined> {
+  const { access, host, findings } = context
+  const { snapshot, refs, packs } = of
+  const shared = await openLineage(access.store, access.config.repository, domain, host, snapshot.lineage)
+  const index = attachIndex(shared)
+  try {
+    const record = await readRefs(refs, index, snapshot)
+    if (packs === undefined) {
+      if (record !== undefined) checkRefsAlone(refs, snapshot, record)
+      return undefined
+    }
+    const reader = { snapshot, keys: packs.keys, index, packs }
+    const open = (counts: Counts): CheckedTree =>
+      newCheckedTree(reader, context.checked.packs, counts, context.tally, context.onNode)
+    let tree = await countSnapshot(open, snapshot, of.base)
+    if (record !== undefined && tree.isWhole) {
+      let difference = compareRefs(refs, record, tree.counts)
+      if (!isSameRefs(difference) && of.base !== undefined) {
+        tree = await countSnapshot(open, snapshot, undefined)
+        difference = compareRefs(refs, record, tree.counts)
+      }
+      if (!isSameRefs(difference)) await reportRefs(refs, snapshot, difference)
+    }
+    if (!tree.isWhole || isHurt(tree.counts)) await nameHurtFiles(findings, tree)
+    return tree.isWhole ? tree.counts : undefined
+  } finally {
+    detachIndex(index)
+  }
+}
+
+async function countSnapshot(
+  open: (counts: Counts) => CheckedTree,
+  snapshot: StoredSnapshot,
+  base: Counted | undefined,
+): Promise<CheckedTree> {
+  const root = Buffer.from(snapshot.root, 'hex')
+  if (base !== undefined) {
+    const tree = open(base.counts)
+    await recountTree(tree, Buffer.from(base.snapshot.root, 'hex'), root)
+    if (!tree.isMiscounted && tree.isWhole) return tree
+  }
+  const tree = open(new Map())
+  await countTree(tree, root, 1)
+  return tree
+}

@@ -1,0 +1,200 @@
+/**
+ * The check: everything a repository promises, held against what its store holds, from the signed objects
+ * down to the bytes of packs. It goes on past all damage and says which files of which snapshots it costs.
+ * Nothing is changed in the store. Printing is the caller's.
+ */
+import type { Clock } from '../base/clock.ts'
+import { readHostState, updateHostState, type HostFolder, type HostState } from '../repo/host-folder.ts'
+import type { Access } from '../repo/keys.ts'
+import type { StoredSnapshot } from '../repo/snapshots.ts'
+import { findingsLeftOut, newFindings, type Finding, type Findings } from './check-findings.ts'
+import { checkBundles, checkConfigs, checkNames, takeInventory } from './check-inventory.ts'
+import { checkPacks, type DataCoverage } from './check-packs.ts'
+import { checkRuns, checkUnlisted, type CheckedRuns } from './check-runs.ts'
+import { checkSnapshots, checkStreams, streamsOf } from './check-streams.ts'
+import { throwIfCancelled } from './check-threads.ts'
+import { checkTrees } from './check-trees.ts'
+import type { TreeTally } from './check-tree.ts'
+
+export interface CheckOptions {
+  /** Share of the packs' bytes to read whole, 0 to 100: those that were read longest ago. Default 0. */
+  readonly readData?: number
+  /** Threads that read packs; 0 does it in this thread. */
+  readonly workers: number
+  readonly clock: Clock
+  readonly signal?: AbortSignal
+  readonly onProgress?: (progress: CheckProgress) => void
+}
+
+export interface CheckProgress {
+  readonly phase: 'objects' | 'snapshots' | 'index' | 'packs' | 'trees'
+  /** Objects, packs or snapshots done, and how many there are (0: not known). */
+  done: number
+  all: number
+  /** Of pack data read. */
+  bytes: number
+}
+
+export interface CheckCounts {
+  readonly objects: number
+  readonly snapshots: number
+  readonly runs: number
+  readonly entries: number
+  readonly packs: number
+  /** Tree nodes read, file entries and chunk references looked at. */
+  readonly nodes: number
+  readonly files: number
+  readonly chunks: number
+}
+
+export interface CheckReport {
+  /** Errors first, then warnings, then infos. */
+  readonly findings: readonly Finding[]
+  /** Findings beyond the bound of their code. */
+  readonly leftOut: number
+  readonly errors: number
+  readonly warnings: number
+  readonly counts: CheckCounts
+  readonly coverage: DataCoverage
+  readonly seconds: number
+}
+
+/**
+ * Checks the whole repository as far as the credential reaches. Never fails for damage: that is in the
+ * report. Fails: storage.* when the store as a whole does not answer, key.*, host.file, cancelled.
+ */
+export async function check(access: Access, host: HostFolder, options: CheckOptions): Promise<CheckReport> {
+  const { clock, signal } = options
+  const { store, config } = access
+  const started = clock.elapsed()
+  const findings = newFindings()
+  const progress = newProgress(options)
+  const tally: TreeTally = { nodes: 0, files: 0, chunks: 0 }
+
+  const inventory = await takeInventory(store, config, () => {
+    throwIfCancelled(signal)
+    progress('objects', 0, 0)
+  })
+  checkNames(findings, inventory) //                                  names nobody knows, open sessions
+  await checkConfigs(findings, access, inventory) //                  signed, each the successor of the last
+  const domains = await checkBundles(findings, access, inventory) //  every recipient has its keys
+  const names = inventory.snapshots
+  const snapshots = await checkSnapshots(findings, store, config, names)
+  const { heads } = readHostState(host)
+  checkStreams(findings, { config, snapshots, names, heads, now: clock.now() })
+  throwIfCancelled(signal)
+
+  const checked = await checkRuns(findings, store, config.repository, domains, snapshots)
+  checkUnlisted(findings, checked, inventory)
+  const coverage = await checkPacks(
+    {
+      findings,
+      store,
+      domains,
+      host,
+      clock,
+      signal,
+      repository: config.repository,
+      workers: options.workers,
+      onPack: (_, bytes) => {
+        progress('packs', checked.packs.size, bytes)
+      },
+    },
+    checked,
+    inventory,
+    options.readData ?? 0,
+  )
+  await checkTrees(
+    {
+      findings,
+      access,
+      host,
+      domains,
+      checked,
+      tally,
+      signal,
+      onSnapshot: () => {
+        progress('trees', snapshots.length, 0)
+      },
+      onNode: () => {
+        throwIfCancelled(signal)
+      },
+    },
+    snapshots,
+  )
+  forgiveUnneeded(checked)
+  rememberHeads(host, findings, snapshots)
+  const counts = {
+    objects:
+      inventory.snapshots.length + inventory.runs.size + inventory.packs.size + inventory.configs.length,
+    snapshots: snapshots.length,
+    runs: checked.runs.size,
+    entries: checked.entries,
+    packs: checked.packs.size,
+    ...tally,
+  }
+  return reportOf(findings, counts, coverage, (clock.elapsed() - started) / 1000)
+}
+
+function newProgress(
+  options: CheckOptions,
+): (phase: CheckProgress['phase'], all: number, bytes: number) => void {
+  let now: CheckProgress = { phase: 'objects', done: 0, all: 0, bytes: 0 }
+  return (phase, all, bytes) => {
+    if (now.phase !== phase) now = { phase, done: 0, all, bytes: 0 }
+    now.done++
+    now.all = all
+    now.bytes += bytes
+    options.onProgress?.(now)
+  }
+}
+
+/** Damage that hurts no file and no record of any snapshot is a warning. */
+function forgiveUnneeded(checked: CheckedRuns): void {
+  // Snapshots of a bad run were not walked: what they need is not known.
+  if ([...checked.runs.values()].some((run) => run.finding !== undefined)) return
+  for (const { damage } of checked.packs.values()) {
+    if (damage === undefined || damage.finding.snapshots.length > 0) continue
+    if (damage.finding.severity !== 'error') continue
+    damage.finding.severity = 'warning'
+    damage.finding.message += '; no snapshot needs what is lost'
+  }
+}
+
+/** The highest believable counter of each stream, so that hiding it later is noticed. */
+function rememberHeads(host: HostFolder, findings: Findings, snapshots: readonly StoredSnapshot[]): void {
+  if (findings.list.some(({ code }) => code === 'stream.fork' || code === 'stream.hidden')) return
+  const raise = (heads: HostState['heads']): HostState['heads'] => {
+    const raised = { ...heads }
+    for (const [key, stream] of streamsOf(snapshots)) {
+      const last = stream.at(-1)
+      if (last !== undefined && last.counter > (raised[key]?.counter ?? 0))
+        raised[key] = { counter: last.counter, sha256: last.sha256 }
+    }
+    return raised
+  }
+  updateHostState(host, (state) => ({ ...state, heads: raise(state.heads) }))
+}
+
+const ORDER = { error: 0, warning: 1, info: 2 } as const
+
+function reportOf(
+  findings: Findings,
+  counts: CheckCounts,
+  coverage: DataCoverage,
+  seconds: number,
+): CheckReport {
+  const sorted = findings.list.toSorted((a, b) => ORDER[a.severity] - ORDER[b.severity])
+  const count = (severity: Finding['severity']): number =>
+    sorted.filter((finding) => finding.severity === severity).length
+  const leftOut = findingsLeftOut(findings)
+  return {
+    findings: sorted,
+    leftOut,
+    errors: count('error'),
+    warnings: count('warning'),
+    counts,
+    coverage,
+    seconds,
+  }
+}
