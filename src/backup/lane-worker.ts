@@ -22,7 +22,9 @@ function reply(message: LaneReply): void {
 async function openLane(start: LaneStart): Promise<Lane> {
   const store = await laneStore(start)
   const { keys, packBytesMax } = start
-  const saver = newSaver({ keys, store, index: attachIndex(start.shared), packBytesMax }, (pack) => {
+  const packBuffers = start.storeUrl === undefined ? 2 : 1 // a store of our own blocks in put
+  const setup = { keys, store, index: attachIndex(start.shared), packBytesMax, packBuffers } as const
+  const saver = newSaver(setup, (pack) => {
     reply({ type: 'stored', pack })
   })
   return newLane(saver, start)

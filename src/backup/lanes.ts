@@ -6,6 +6,7 @@
  * ms, 40 MB). At most QUEUE_BATCHES_MAX batches wait a lane, which holds the walk back and bounds memory.
  */
 import { Worker } from 'node:worker_threads'
+import { THREAD_LIMITS } from '../base/thread-pool.ts'
 import { describeError, Failure, isFailure, type FailureCode } from '../base/failure.ts'
 import type { SharedIndex } from '../repo/chunk-index.ts'
 import { refreshIndex } from '../repo/chunk-index.ts'
@@ -152,7 +153,7 @@ async function runInline(lanes: Lanes, jobs: readonly SegmentJob[]): Promise<voi
 
 function startThreads(lanes: Lanes): void {
   for (let i = 0; i < lanes.count; i++) {
-    const worker = new Worker(workerFile(), { workerData: lanes.start(), stdin: false })
+    const worker = new Worker(workerFile(), { workerData: lanes.start(), resourceLimits: THREAD_LIMITS })
     const thread: Thread = { worker, queued: 0 }
     worker.on('message', (reply: LaneReply | { type: 'port' }) => {
       receive(lanes, thread, reply)

@@ -61,7 +61,8 @@ async function newChain(runBytes = RUN_BYTES): Promise<Chain> {
     store: memoryStore({ disk }),
     index: attachIndex(beginSession(index)),
     packBytesMax: 1024 * 1024,
-  }
+    packBuffers: 2,
+  } as const
   const saver = newSaver(setup, (pack) => {
     for (let i = 0; i < pack.chunkClasses.length; i++)
       places.set(`${pack.number}:${i}`, pack.chunkIds.toString('hex', i * 32, i * 32 + 32))

@@ -132,7 +132,9 @@ function readInline(lane: Lane, fd: number, wanted: number, draft: Draft): Uint8
   return Uint8Array.from(lane.window.subarray(0, draft.bytes))
 }
 
+/** A file of one run gains nothing from pages, and looking at thousands of small ones costs. */
 function detectPages(lane: Lane, fd: number, entry: FileEntry): number {
+  if (entry.size <= lane.runBytes) return 0
   return detectPageBytes(entry, (offset, length) => {
     const got = readFully(fd, lane.window, 0, Math.min(length, lane.window.length), offset)
     return lane.window.subarray(0, got)

@@ -33,7 +33,7 @@ import { saveStream } from './stream.ts'
 const BATCH_FILES_MAX = 128
 const BATCH_BYTES_MAX = 16 * 1024 * 1024
 /** Entries that wait for earlier ones; about 1 KB each. */
-const QUEUE_ITEMS_MAX = 8192
+const QUEUE_ITEMS_MAX = 2048
 /** Hard links remembered so that their file is read once. */
 const LINKS_MAX = 100_000
 

@@ -39,6 +39,7 @@ const PROTOTYPES = {
   mknod: 'int mknod(void *path, uint32_t mode, uint64_t device)',
   flock: 'int flock(int fd, int operation)',
   syncfs: 'int syncfs(int fd)',
+  mallopt: 'int mallopt(int param, int value)',
   fadvise: 'int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)',
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
   getdents: 'int64_t getdents64(int fd, void *entries, size_t size)',
@@ -63,10 +64,25 @@ const NANOSECONDS = 1_000_000_000n
 const XATTR_BYTES_MAX = 65536
 const DIRECTORY_BYTES = 262144
 
+/** mallopt(3) */
+const M_ARENA_MAX = -8
+const M_MMAP_THRESHOLD = -3
+const MMAP_THRESHOLD_BYTES = 256 * 1024
+
 let libc: Libc | undefined
 let unloadable: Failure | undefined
 /** Grown on first use; only ever holds bytes between two lines of one synchronous function. */
 let scratch: Buffer | undefined
+
+/**
+ * Tells glibc's malloc to keep one arena and to give large blocks back at once. Threads that work on buffers of a megabyte
+ * otherwise hoard freed ones: 100 MB with two threads (bench: peak memory). Call once, before threads start.
+ */
+export function tuneAllocator(): void {
+  if (!hasPosix()) return
+  callOf('mallopt')(M_ARENA_MAX, 1)
+  callOf('mallopt')(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+}
 
 /** Whether this system's C library can be called. */
 export function hasPosix(): boolean {

@@ -5,6 +5,7 @@
  */
 import { closeSync, readSync } from 'node:fs'
 import { createHmac } from 'node:crypto'
+import { noteGarbage } from '../base/garbage.ts'
 import { isFailure } from '../base/failure.ts'
 import type { TreeEntry } from '../format/tree.ts'
 import {
@@ -262,6 +263,7 @@ async function restoreRange(
       if (header.chunkFrame[number] !== frame) {
         frame = header.chunkFrame[number]!
         const at = header.frameOffset[frame]! - range.offset
+        noteGarbage(2 * header.framePlain[frame]!)
         plain = plainFrame(pack, frame, bytes.subarray(at, at + header.frameStored[frame]!))
       }
       const chunk = chunkOfFrame(work.reader, pack, number, plain)

@@ -3,7 +3,7 @@
  * the index.
  *
  * Synchronous per chunk; asynchronous only where a pack is full and its buffer must be traded for a free one.
- * At most PACK_BUFFERS packs exist a saver, so memory is bounded and a slow store holds the reading back. A
+ * At most `packBuffers` packs of a kind exist a saver, so memory is bounded and a slow store holds the reading back. A
  * chunk is durable only once its pack was stored, which `onStored` tells; flushSaver() waits for all of
  * them.
  */
@@ -22,6 +22,7 @@ import {
 } from '../format/pack.ts'
 import { randomBytes } from '../base/random.ts'
 import { assert } from '../base/failure.ts'
+import { noteGarbage } from '../base/garbage.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { claimChunk, nextPackNumber, type ChunkIndex } from './chunk-index.ts'
 import { compress } from './compress.ts'
@@ -32,8 +33,6 @@ export const OWN_FRAME_BYTES = 64 * 1024
 export const FRAME_BYTES = 256 * 1024
 /** Header, footer and tags of a pack with one chunk, with room to spare. */
 const PACK_EXTRA_BYTES = 1024
-/** One being filled and one being stored. */
-const PACK_BUFFERS = 2
 
 /** What writing needs of a domain: no key here opens a pack. Buffers are raw; all can be posted to a thread. */
 export interface WriterKeys {
@@ -84,6 +83,8 @@ export interface SaverSetup {
   readonly index: ChunkIndex
   /** Bytes of a pack at most; larger only for a chunk that does not fit otherwise. */
   readonly packBytesMax: number
+  /** Buffers a kind of pack: 2 fill one pack while another is stored, 1 waits (for stores whose put blocks anyway). */
+  readonly packBuffers: 1 | 2
 }
 
 export interface Saver extends SaverSetup {
@@ -165,6 +166,7 @@ export function saveChunkNow(saver: Saver, kind: ChunkClass, bytes: Uint8Array):
   if (known !== undefined) return { id, pack: known.pack, number: known.number, fresh: false }
   lane.frameClass = kind
   lane.classes.push(CHUNK_CLASSES[kind])
+  noteGarbage(2 * bytes.length) // compressed, then sealed
   if (bytes.length >= OWN_FRAME_BYTES) {
     addFrame(lane.pack, {
       kind,
@@ -278,7 +280,7 @@ async function freeBuffer(saver: Saver, chunkBytes: number): Promise<Buffer> {
   const bytes = Math.max(saver.packBytesMax, chunkBytes + PACK_EXTRA_BYTES)
   const free = saver.free.pop()
   if (free !== undefined) return free.length >= bytes ? free : Buffer.allocUnsafeSlow(bytes)
-  if (saver.buffers < PACK_BUFFERS * saver.lanes.size) {
+  if (saver.buffers < saver.packBuffers * saver.lanes.size) {
     saver.buffers++
     return Buffer.allocUnsafeSlow(bytes)
   }
