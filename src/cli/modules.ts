@@ -3,6 +3,9 @@ import type { CommandName } from './commands.ts'
 import type { CommandModule } from './context.ts'
 
 export const commandModules: { readonly [N in CommandName]?: () => Promise<CommandModule<N>> } = {
+  init: () => import('./commands/init.ts'),
+  backup: () => import('./commands/backup.ts'),
+  snapshots: () => import('./commands/snapshots.ts'),
   'config check': () => import('./commands/config-check.ts'),
   'config schema': () => import('./commands/config-schema.ts'),
   completion: () => import('./commands/completion.ts'),

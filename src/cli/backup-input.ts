@@ -1,0 +1,140 @@
+/** From the command line of `backup` to the sources it means: the configured ones, a list of paths, a pipe. */
+import { readFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { Readable } from 'node:stream'
+import { rawPath } from '../base/file-entry.ts'
+import { describeError, Failure } from '../base/failure.ts'
+import type { Hooks } from '../backup/hooks.ts'
+import type { FilesSourceConfig } from '../protocol/config.ts'
+import { sourceNamePattern } from '../protocol/config.ts'
+import { streamSource } from '../sources/files/stream-source.ts'
+import { openSource } from '../sources/open.ts'
+import type { Source } from '../sources/source.ts'
+import type { InputOf } from './commands.ts'
+import type { LoadedConfig } from './config-file.ts'
+import type { CommandContext } from './context.ts'
+import { ownFolders } from './open-repository.ts'
+import { pickSources } from './pick-sources.ts'
+import { warn } from './print.ts'
+
+/** A source, and what the configuration wants done with its snapshots. */
+export interface BackupInput {
+  readonly source: Source
+  readonly tags: readonly string[]
+  readonly hooks: Hooks | undefined
+}
+
+const LIST_BYTES_MAX = 1024 ** 3
+
+/** Fails: usage.invalid, config.invalid, host.file. */
+export async function backupInputs(
+  context: CommandContext,
+  input: InputOf<'backup'>,
+): Promise<BackupInput[]> {
+  const loaded = await context.loadConfig()
+  if (input.stdin) return [stdinInput(context, loaded, input)]
+  const lists = [...input.filesFrom, ...input.filesFrom0]
+  const picked = pickSources(loaded, input.sources)
+  if (lists.length > 0 && picked.length !== 1) {
+    const names = picked.map(({ name }) => name).join(', ')
+    const is = `it is for one source, and there are ${picked.length} (name one of ${names})`
+    throw new Failure('usage.invalid', `Cannot use a list of paths: ${is}`)
+  }
+  const singles = lists.length === 0 ? undefined : await readLists(context, input)
+  return picked.map(({ name, source }) => {
+    const settings = { ...source, exclude: [...source.exclude, ...input.exclude] }
+    const options = {
+      never: ownFolders(context, loaded),
+      singles,
+      allowEmpty: input.allowEmpty,
+      warn: (text: string) => warn(context.printer, text),
+    }
+    return inputOf(openSource(name, settings, options), source, input)
+  })
+}
+
+/** The named source need not be in the configuration: it has no paths to be named there. */
+function stdinInput(context: CommandContext, loaded: LoadedConfig, input: InputOf<'backup'>): BackupInput {
+  const [name, ...others] = input.sources.length > 0 ? input.sources : Object.keys(loaded.config.sources)
+  if (name === undefined || others.length > 0) {
+    throw new Failure('usage.invalid', 'Cannot back up standard input: it needs the name of one source')
+  }
+  if (!sourceNamePattern.test(name)) {
+    const must = 'it must be 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit'
+    throw new Failure('usage.invalid', `Cannot use the source name "${name}": ${must}`)
+  }
+  const { stdin } = context
+  if ('isTTY' in stdin && stdin.isTTY === true) {
+    throw new Failure(
+      'usage.invalid',
+      'Cannot back up standard input: it is the terminal (it must be a pipe)',
+    )
+  }
+  const content = stdin as Readable
+  // Reading ends at once when the run is cancelled.
+  context.signal.addEventListener('abort', () => content.destroy(), { once: true })
+  const source = streamSource(name, {
+    path: rawPath(resolve('/', input.stdinFilename)),
+    content: endingWith(content, context.signal),
+    now: context.clock.now(),
+    allowEmpty: input.allowEmpty,
+  })
+  const config = loaded.config.sources[name]
+  return inputOf(source, config?.kind === 'files' ? config : undefined, input)
+}
+
+/** The stream; when the run is cancelled its breaking off counts as that. */
+async function* endingWith(content: Readable, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const part of content as AsyncIterable<Uint8Array | string>) {
+      yield typeof part === 'string' ? Buffer.from(part) : part
+    }
+  } catch (cause) {
+    if (!signal.aborted) throw cause
+    throw new Failure('cancelled', 'Stopped reading standard input', { cause })
+  }
+}
+
+function inputOf(
+  source: Source,
+  config: FilesSourceConfig | undefined,
+  input: InputOf<'backup'>,
+): BackupInput {
+  const tags = [...new Set([...(config?.tags ?? []), ...input.tag])]
+  return { source, tags, hooks: input.dryRun ? undefined : config?.hooks }
+}
+
+/** Raw absolute paths; relative ones start where the command was started. */
+async function readLists(context: CommandContext, input: InputOf<'backup'>): Promise<string[]> {
+  const base = rawPath(context.cwd)
+  const paths: string[] = []
+  const lists = [
+    ...input.filesFrom.map((file) => ({ file, end: '\n' })),
+    ...input.filesFrom0.map((file) => ({ file, end: '\0' })),
+  ]
+  for (const { file, end } of lists) {
+    const text = (await readList(context, file)).toString('latin1')
+    for (const path of text.split(end)) {
+      if (path !== '') paths.push(path.startsWith('/') ? path : `${base}/${path}`)
+    }
+  }
+  return paths
+}
+
+async function readList(context: CommandContext, file: string): Promise<Buffer> {
+  try {
+    if (file !== '-') return await readFile(resolve(context.cwd, file), { signal: context.signal })
+    const parts: Buffer[] = []
+    let bytes = 0
+    for await (const part of context.stdin) {
+      parts.push(Buffer.from(part))
+      bytes += part.length
+      if (bytes > LIST_BYTES_MAX) throw new Error(`it has more than ${LIST_BYTES_MAX} bytes`)
+    }
+    return Buffer.concat(parts)
+  } catch (cause) {
+    if (context.signal.aborted) throw cause
+    const message = `Cannot read the list of paths "${file}": ${describeError(cause)}`
+    throw new Failure('host.file', message, { facts: { file }, cause })
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * `backstock init`: the store, the identity file and the repository, in the order in which a crash harms
+ * nothing.
+ */
+import { mkdir } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { dirname } from 'node:path'
+import { describeError, Failure, isFailure } from '../../base/failure.ts'
+import { openHostFolder, readHostState } from '../../repo/host-folder.ts'
+import { readKitFile, writeKitFile } from '../../repo/key-files.ts'
+import { createKeys } from '../../repo/keys.ts'
+import { formatKit, formatLockedKit, type Kit, newKit } from '../../repo/kit.ts'
+import { openStore } from '../../storage/open.ts'
+import type { InputOf } from '../commands.ts'
+import type { LoadedConfig } from '../config-file.ts'
+import type { CommandContext } from '../context.ts'
+import { cacheFolder, holdsRepository, readPassphrase, rememberConfig } from '../open-repository.ts'
+import { note, printLine, printSummary, warn } from '../print.ts'
+
+export async function run(context: CommandContext, _input: InputOf<'init'>): Promise<number> {
+  const { printer } = context
+  const loaded = await context.loadConfig()
+  const { shop, repository } = loaded.config
+  const { identity } = repository
+  if (identity === undefined) {
+    const is = 'this host has a writer credential only (repository.identity must name a file)'
+    throw new Failure('usage.invalid', `Cannot create the repository: ${is}`)
+  }
+  const store = await openStore(repository.store, { create: true })
+  try {
+    if (await holdsRepository(store)) {
+      const message = `Cannot create a repository in ${store.location}: there is one already`
+      throw new Failure('repo.exists', message, { facts: { store: store.location } })
+    }
+    const passphrase = await readPassphrase(context, loaded)
+    const { kit, isNew } = await ownKit(context, loaded, identity, passphrase)
+    const host = openHostFolder(cacheFolder(context, loaded), kit.repository)
+    const created = await createKeys({ store, kit, shop, writer: hostname(), clock: context.clock })
+    rememberConfig(host, created)
+    for (const line of formatKit(kit).trimEnd().split('\n')) printLine(printer, line)
+    const event = {
+      type: 'summary',
+      command: 'init',
+      repository: kit.repository,
+      shop,
+      store: store.location,
+      identity,
+      identityCreated: isNew,
+      recipient: kit.recipient,
+      domain: created.config.domains[0]?.id,
+    } as const
+    printSummary(printer, event, ['', `The repository is in ${store.location}.`])
+    note(printer, `The lines above are the recovery kit; the same is in "${identity}" (mode 0600).`)
+    const why = 'without it nobody can restore, and it must not be lost together with this host'
+    warn(printer, `keep a copy of the recovery kit away from this host: ${why}`)
+    return 0
+  } finally {
+    await store.close()
+  }
+}
+
+/** The kit of the identity file, which is written if it is absent: before the repository, which needs it. */
+async function ownKit(
+  context: CommandContext,
+  loaded: LoadedConfig,
+  path: string,
+  passphrase: string | undefined,
+): Promise<{ kit: Kit; isNew: boolean }> {
+  try {
+    const { key, warnings } = await readKitFile(path, passphrase)
+    for (const text of warnings) warn(context.printer, text)
+    refuseUsed(context, loaded, path, key)
+    return { kit: key, isNew: false }
+  } catch (error) {
+    // A locked file without its passphrase is "missing" too, but names no path: it must not be replaced.
+    if (!isFailure(error, 'key.missing') || error.facts['path'] === undefined) throw error
+  }
+  const kit = newKit()
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  } catch (cause) {
+    const message = `Cannot make the folder of the identity "${path}": ${describeError(cause)}`
+    throw new Failure('host.file', message, { cause })
+  }
+  await writeKitFile(path, passphrase === undefined ? formatKit(kit) : formatLockedKit(kit, passphrase))
+  return { kit, isNew: true }
+}
+
+/** A kit belongs to one repository: two with one id would be taken for each other. */
+function refuseUsed(context: CommandContext, loaded: LoadedConfig, path: string, kit: Kit): void {
+  const host = openHostFolder(cacheFolder(context, loaded), kit.repository)
+  if (readHostState(host).config === undefined) return
+  const is = `the identity "${path}" is that of repository ${kit.repository}, which this host has used`
+  throw new Failure('repo.exists', `Cannot create a repository: ${is}`, {
+    facts: { path, repository: kit.repository, hint: 'Name another file as repository.identity.' },
+  })
+}
