@@ -4,7 +4,7 @@
  * of the store afterwards is verify.ts.
  */
 import { createHash } from 'node:crypto'
-import { lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
+import { cpSync, lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { backup, type BackupOptions, type BackupSummary } from '../../src/backup/backup.ts'
@@ -69,11 +69,38 @@ export function through(repository: TestRepository, store: BlobStore): TestRepos
   return { ...repository, access: { ...repository.access, store, opened: new Map() } }
 }
 
-/** A copy of the repository on a disk of its own, with a cache folder of its own. */
+/**
+ * A copy of the repository with its cache, on a disk of its own: what happens to it leaves the first one
+ * alone.
+ */
 export function fork(repository: TestRepository, name: string): TestRepository {
   const disk: MemoryDisk = new Map(repository.disk)
-  const host = openHostFolder(join(repository.folder, name), repository.kit.repository)
-  return { ...through(repository, memoryStore({ disk })), disk, host }
+  const cache = join(repository.folder, name)
+  cpSync(join(repository.host.path, '..'), cache, { recursive: true })
+  return {
+    ...through(repository, memoryStore({ disk })),
+    disk,
+    host: openHostFolder(cache, repository.kit.repository),
+  }
+}
+
+export function dropFork(forked: TestRepository): void {
+  rmSync(join(forked.host.path, '..'), { recursive: true, force: true })
+}
+
+/** `inner`, and how many bytes of packs were newly stored through it. */
+export function countingStore(inner: BlobStore): { store: BlobStore; packBytes: () => number } {
+  let packBytes = 0
+  const store: BlobStore = {
+    ...inner,
+    workerUrl: undefined,
+    async put(name, bytes, options) {
+      const outcome = await inner.put(name, bytes, options)
+      if (outcome === 'created' && /^d\/[^/]+\/(packs|meta)\//.test(name)) packBytes += bytes.length
+      return outcome
+    },
+  }
+  return { store, packBytes: () => packBytes }
 }
 
 export function forgetCache(repository: TestRepository): void {

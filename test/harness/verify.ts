@@ -56,6 +56,31 @@ interface Verifying {
 /** Chunk id -> its places, as the index runs of a lineage say. */
 type Places = Map<string, { pack: string; number: number }[]>
 
+/** Chunks that whole packs of one pack set hold more than once: what was there was stored again. */
+export async function storedTwice(access: Access): Promise<string[]> {
+  const twice: string[] = []
+  for (const { id: domain } of access.config.domains) {
+    const keys = await domainKeys(access, domain)
+    const seen = new Set<string>()
+    for (const folder of ['packs', 'meta']) {
+      for await (const { name } of access.store.list(`d/${domain}/${folder}/`)) {
+        const bytes = await access.store.get(name)
+        if (sha256(bytes) !== name.slice(-64)) continue
+        const footer = decodeFooter(bytes, name)
+        if (footer.kind === 'refs') continue // written anew on purpose: another key opens them
+        const sealed = bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes)
+        const { chunkIds } = openHeader(footer, sealed, keys.indexKey, name)
+        for (let at = 0; at < chunkIds.length; at += 32) {
+          const chunk = `${footer.packSet.toString('hex')}:${chunkIds.toString('hex', at, at + 32)}`
+          if (seen.has(chunk)) twice.push(`${name}: ${chunk}`)
+          seen.add(chunk)
+        }
+      }
+    }
+  }
+  return twice
+}
+
 /** Everything that is broken, in words; empty when all is well. */
 export async function verifyRepository(access: Access, known: KnownPacks = new Map()): Promise<string[]> {
   const broken: string[] = []
