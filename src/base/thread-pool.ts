@@ -20,7 +20,7 @@ const JOBS_PER_THREAD = 2
  * Heap limits of a thread. Its work lies in buffers outside of the heap (10 MB of heap are used); with V8's defaults the
  * heap grows to four times that before it is swept, which costs 40 MB a thread for nothing (bench: peak memory).
  */
-export const THREAD_LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 96 } as const
+export const THREAD_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 48 } as const
 
 interface Reply<R> {
   readonly id: number
