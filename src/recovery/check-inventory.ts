@@ -19,6 +19,8 @@ export interface ThereBlob {
 }
 
 export interface Inventory {
+  /** Of any kind. */
+  readonly objects: number
   readonly configs: readonly number[]
   readonly keys: ReadonlySet<string>
   /** Object names. */
@@ -56,8 +58,10 @@ export async function takeInventory(
   const packs = new Map<string, number>()
   const sessions: string[] = []
   const unknown: string[] = []
+  let objects = 0
   for await (const { name, bytes } of store.list('')) {
     onObject()
+    objects++
     const n = configNumber(name)
     const kind = kindOf(name, domains)
     if (n !== undefined) configs.push(n)
@@ -68,7 +72,7 @@ export async function takeInventory(
     else if (kind === 'sessions') sessions.push(name)
     else if (kind === undefined) unknown.push(name)
   }
-  return { configs, keys, snapshots, runs, packs, sessions, unknown }
+  return { objects, configs, keys, snapshots, runs, packs, sessions, unknown }
 }
 
 /** What an object is by its name; undefined if nothing of this repository is called so. */
@@ -83,7 +87,7 @@ function kindOf(name: string, domains: ReadonlySet<string>): keyof typeof PATTER
 /** Sessions, unknown names. */
 export function checkNames(findings: Findings, inventory: Inventory): void {
   for (const object of inventory.sessions) {
-    const message = `${object} is open: a backup is under way, or one died and the next will take its packs over`
+    const message = `${object} is open: a backup is under way, or one died and the next takes over`
     addFinding(findings, 'session.open', message, { object })
   }
   const { unknown } = inventory
@@ -151,7 +155,7 @@ export async function checkBundles(
       for (const recipient of config.recipients) {
         const object = bundleName(domain.id, epoch, recipient.id)
         if (inventory.keys.has(object)) continue
-        const message = `${object} is missing: "${recipient.name}" cannot open what ${domain.name} wrote in epoch ${epoch}`
+        const message = `${object} is missing: "${recipient.name}" cannot open what ${domain.name} wrote`
         addFinding(findings, 'bundle.missing', message, { object })
       }
   const opened = new Map<string, DomainKeys>()

@@ -49,7 +49,7 @@ export interface PacksContext {
   readonly clock: Clock
   readonly workers: number
   readonly signal: AbortSignal | undefined
-  readonly onPack: (pack: PackState, bytesRead: number) => void
+  readonly onPack: (bytesRead: number) => void
 }
 
 /**
@@ -83,7 +83,7 @@ export async function checkPacks(
       if (pack === undefined) return
       if (isAllRight(pack, result)) right.push(pack.id)
       else results.push({ pack, result })
-      context.onPack(pack, pack.bytes)
+      context.onPack(pack.bytes)
     },
   })
   await mapConcurrent(
@@ -93,7 +93,7 @@ export async function checkPacks(
       throwIfCancelled(signal)
       const result = await checkTail(store, keys, pack)
       if (!isAllRight(pack, result)) results.push({ pack, result })
-      context.onPack(pack, 0)
+      context.onPack(0)
     },
   )
   results.sort((a, b) => (a.pack.name < b.pack.name ? -1 : 1))
@@ -284,7 +284,9 @@ async function judgeIndex(context: PacksContext, pack: PackState, listing: PackL
     if (!isThere) loseChunk(pack, number, finding)
   }
   const more = header.chunkBytes.length - (entries.size - wrong)
-  finding.message = `${message}: ${wrong} of ${entries.size} entries are wrong, ${Math.max(0, more)} chunks are not listed`
+  finding.message =
+    `${message}: ${wrong} of ${entries.size} entries are wrong, ` +
+    `${Math.max(0, more)} chunks are not listed`
 }
 
 export function eachBit(bits: Uint8Array, take: (number: number) => void): void {

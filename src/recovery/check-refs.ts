@@ -209,12 +209,17 @@ export async function reportRefs(
   const of = { object: snapshot.name, snapshots: [snapshot.id] }
   if (lacking.length > 0) {
     const example = `chunk ${lacking[0]?.number} of ${lacking[0]?.pack.name}`
-    const message = `The refs record of ${snapshot.name} lacks ${lacking.length} chunks that its tree needs (such as ${example}): garbage collection would delete them`
+    const message =
+      `The refs record of ${snapshot.name} lacks ${lacking.length} chunks that its tree needs, ` +
+      `such as ${example}: ` +
+      'garbage collection would delete them'
     addFinding(findings, 'refs.lacking', message, of)
   }
   if (surplus.length + difference.strangers === 0) return
   const strangers = difference.strangers > 0 ? ` and ${difference.strangers} packs that no run lists` : ''
-  const message = `The refs record of ${snapshot.name} keeps ${surplus.length} chunks${strangers} that its tree does not need`
+  const message =
+    `The refs record of ${snapshot.name} keeps ${surplus.length} chunks${strangers} ` +
+    'that its tree does not need'
   addFinding(findings, 'refs.surplus', message, of)
 }
 

@@ -22,6 +22,9 @@ import type { BlobStore } from '../storage/store.ts'
 import { addFinding, addHurtFile, isDamage, type Finding, type Findings } from './check-findings.ts'
 import { addToSum, type ChunkSum, type PackClaim } from './check-pack.ts'
 import type { Inventory } from './check-inventory.ts'
+import { throwIfCancelled } from './check-threads.ts'
+
+const LEFTOVERS = 'leftovers, or a backup is under way'
 
 /** What a run says of a pack. */
 export interface PackListing {
@@ -67,24 +70,30 @@ export interface CheckedRuns {
   entries: number
 }
 
-/** Reads every run that a snapshot names. `keys`: of the domains that can be looked into. Fails: storage.*. */
+/** Reads every run that a snapshot names. Fails: storage.* that ends the check, cancelled. */
 export async function checkRuns(
   findings: Findings,
-  store: BlobStore,
-  repository: string,
-  keys: ReadonlyMap<string, DomainKeys>,
+  context: {
+    readonly store: BlobStore
+    readonly repository: string
+    /** Those that can be looked into. */
+    readonly domains: ReadonlyMap<string, DomainKeys>
+    readonly signal: AbortSignal | undefined
+  },
   snapshots: readonly StoredSnapshot[],
 ): Promise<CheckedRuns> {
+  const { store, repository, domains, signal } = context
   const checked: CheckedRuns = { runs: runsOf(snapshots), packs: new Map(), entries: 0 }
   for (const run of checked.runs.values()) {
-    const domain = keys.get(run.domain)
+    throwIfCancelled(signal)
+    const domain = domains.get(run.domain)
     if (domain === undefined) continue
     try {
       await checkRun(checked, store, repository, domain, run)
     } catch (error) {
       if (!isDamage(error)) throw error
       const code = error.code === 'storage.missing' ? 'run.missing' : 'run.corrupt'
-      const message = `${error.message}; it lists the packs of pack set ${run.packSet}, without it they cannot be found`
+      const message = `${error.message}; without it the packs of pack set ${run.packSet} cannot be found`
       run.finding = addFinding(findings, code, message, { object: run.name })
       for (const { id } of run.snapshots) addHurtFile(run.finding, id, '/', true)
     }
@@ -207,11 +216,7 @@ export function checkUnlisted(findings: Findings, checked: CheckedRuns, inventor
   const named = new Set([...checked.runs.values()].map((run) => run.name))
   const runs = [...inventory.runs.keys()].filter((name) => !named.has(name))
   if (runs.length > 0)
-    addFinding(
-      findings,
-      'run.unlisted',
-      `${runs.length} index runs belong to no snapshot: leftovers, or a backup is under way`,
-    )
+    addFinding(findings, 'run.unlisted', `${runs.length} index runs belong to no snapshot: ${LEFTOVERS}`)
   // A pack of a run that could not be read is not known to be a leftover.
   if ([...checked.runs.values()].some((run) => run.finding !== undefined)) return
   let [count, bytes] = [0, 0]
@@ -221,6 +226,6 @@ export function checkUnlisted(findings: Findings, checked: CheckedRuns, inventor
     bytes += size
   }
   if (count === 0) return
-  const message = `${count} packs (${bytes} bytes) belong to no snapshot: leftovers, or a backup is under way`
+  const message = `${count} packs (${bytes} bytes) belong to no snapshot: ${LEFTOVERS}`
   addFinding(findings, 'pack.unlisted', message)
 }

@@ -130,7 +130,9 @@ function checkCounters(findings: Findings, stream: Stream): void {
   for (const snapshot of stream) {
     const { counter, name: object, id } = snapshot
     if (before?.counter === counter) {
-      const message = `${object} and ${before.id} both are number ${counter} of "${snapshot.source}": two writers share one credential, or an old state was restored`
+      const message =
+        `${object} and ${before.id} both are number ${counter} of "${snapshot.source}": ` +
+        'two writers share one credential, or an old state of the store was brought back'
       addFinding(findings, 'stream.fork', message, { object, snapshots: [before.id, id] })
       continue
     }
@@ -166,7 +168,7 @@ function checkTimes(findings: Findings, stream: Stream, now: number): void {
       before.counter < snapshot.counter &&
       began < (parseTime(before.begun) ?? 0)
     ) {
-      const message = `${object} (${begun}) is older than ${before.id} (${before.begun}), which came before it: the clock was set back`
+      const message = `${object} (${begun}) came after ${before.id} (${before.begun}): the clock was set back`
       addFinding(findings, 'clock.backward', message, of)
     }
     if (ended > now + FUTURE_MS_MAX)
@@ -191,7 +193,7 @@ function checkRevoked(findings: Findings, stream: Stream, config: Config): void 
   for (const { domain, completed, name: object, id } of stream) {
     const { revoked, name } = findDomain(config, domain).writer
     if (revoked === null || (parseTime(completed) ?? 0) <= (parseTime(revoked) ?? 0)) continue
-    const message = `${object} was completed at ${completed}, but writer "${name}" was revoked at ${revoked}: do not trust it`
+    const message = `${object} was completed at ${completed}, after "${name}" was revoked (${revoked})`
     addFinding(findings, 'snapshot.revoked', message, { object, snapshots: [id] })
   }
 }
@@ -202,8 +204,8 @@ function checkKinds(findings: Findings, stream: Stream, names: ReadonlySet<strin
     const { name: object, id } = snapshot
     for (const base of new Set([snapshot.kind === 'full' ? null : snapshot.full, snapshot.parent])) {
       if (base === null || byId.has(base)) continue
-      const isThere = names.has(object.replace(id, base))
-      const message = `${object} was made against ${base}, which is ${isThere ? 'damaged' : 'gone'}: it is whole without it`
+      const is = names.has(object.replace(id, base)) ? 'damaged' : 'gone'
+      const message = `${object} was made against ${base}, which is ${is}: it is whole without it`
       addFinding(findings, 'snapshot.parent', message, { object, snapshots: [id] })
     }
     const broken = brokenRule(snapshot, byId)

@@ -21,7 +21,6 @@ import {
   type RefsReader,
 } from './check-refs.ts'
 import { badRunOf, type CheckedRuns } from './check-runs.ts'
-import { throwIfCancelled } from './check-threads.ts'
 import {
   copyCounts,
   countTree,
@@ -39,8 +38,8 @@ export interface TreesContext {
   readonly domains: ReadonlyMap<string, DomainKeys>
   readonly checked: CheckedRuns
   readonly tally: TreeTally
-  readonly signal: AbortSignal | undefined
-  readonly onSnapshot: (snapshot: StoredSnapshot) => void
+  /** Also ends the check by throwing. */
+  readonly onSnapshot: () => void
   readonly onNode: () => void
 }
 
@@ -78,7 +77,9 @@ async function checkDomain(
     domain.idKey !== undefined && domain.epochs.every((epoch) => epoch.dataPrivate !== undefined)
   if (!canReadTrees) {
     const rest = canReadRefs(domain) ? '' : ', refs records'
-    const message = `Not checked with this credential: trees, files${rest} of domain ${domain.domain} (a restorer's can)`
+    const message =
+      `Not checked with this credential: trees, files${rest} of domain ${domain.domain}` +
+      ` (a restorer's can)`
     addFinding(findings, 'not-checked', message)
   }
   const children = new Map<string, number>()
@@ -89,8 +90,7 @@ async function checkDomain(
     : undefined
   const bases = new Map<string, Counted>()
   for (const snapshot of snapshots) {
-    throwIfCancelled(context.signal)
-    context.onSnapshot(snapshot)
+    context.onSnapshot()
     const base = takeBase(bases, snapshot)
     if (badRunOf(context.checked, snapshot) !== undefined) continue
     if (packs === undefined && !canReadRefs(domain)) {

@@ -27,7 +27,7 @@ export interface CheckOptions {
 }
 
 export interface CheckProgress {
-  readonly phase: 'objects' | 'snapshots' | 'index' | 'packs' | 'trees'
+  readonly phase: 'objects' | 'packs' | 'trees'
   /** Objects, packs or snapshots done, and how many there are (0: not known). */
   done: number
   all: number
@@ -64,8 +64,9 @@ export interface CheckReport {
  * report. Fails: storage.* when the store as a whole does not answer, key.*, host.file, cancelled.
  */
 export async function check(access: Access, host: HostFolder, options: CheckOptions): Promise<CheckReport> {
-  const { clock, signal } = options
+  const { clock, signal, workers, readData = 0 } = options
   const { store, config } = access
+  const { repository } = config
   const started = clock.elapsed()
   const findings = newFindings()
   const progress = newProgress(options)
@@ -80,53 +81,25 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   const domains = await checkBundles(findings, access, inventory) //  every recipient has its keys
   const names = inventory.snapshots
   const snapshots = await checkSnapshots(findings, store, config, names)
-  const { heads } = readHostState(host)
-  checkStreams(findings, { config, snapshots, names, heads, now: clock.now() })
-  throwIfCancelled(signal)
-
-  const checked = await checkRuns(findings, store, config.repository, domains, snapshots)
+  checkStreams(findings, { config, snapshots, names, heads: readHostState(host).heads, now: clock.now() })
+  const checked = await checkRuns(findings, { store, repository, domains, signal }, snapshots)
   checkUnlisted(findings, checked, inventory)
-  const coverage = await checkPacks(
-    {
-      findings,
-      store,
-      domains,
-      host,
-      clock,
-      signal,
-      repository: config.repository,
-      workers: options.workers,
-      onPack: (_, bytes) => {
-        progress('packs', checked.packs.size, bytes)
-      },
-    },
-    checked,
-    inventory,
-    options.readData ?? 0,
-  )
-  await checkTrees(
-    {
-      findings,
-      access,
-      host,
-      domains,
-      checked,
-      tally,
-      signal,
-      onSnapshot: () => {
-        progress('trees', snapshots.length, 0)
-      },
-      onNode: () => {
-        throwIfCancelled(signal)
-      },
-    },
-    snapshots,
-  )
+  const onPack = (bytes: number): void => {
+    progress('packs', checked.packs.size, bytes)
+  }
+  const packs = { findings, store, repository, domains, host, clock, workers, signal, onPack }
+  const coverage = await checkPacks(packs, checked, inventory, readData)
+  const onNode = (): void => {
+    throwIfCancelled(signal)
+  }
+  const onSnapshot = (): void => {
+    progress('trees', snapshots.length, 0)
+  }
+  await checkTrees({ findings, access, host, domains, checked, tally, onNode, onSnapshot }, snapshots)
   forgiveUnneeded(checked)
   rememberHeads(host, findings, snapshots)
   const counts = {
-    objects:
-      inventory.snapshots.length + inventory.runs.size + inventory.packs.size + inventory.configs.length,
+    objects: inventory.objects,
     snapshots: snapshots.length,
     runs: checked.runs.size,
     entries: checked.entries,
