@@ -6,7 +6,7 @@ import { strict as assert } from 'node:assert'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { isFailure, type FailureCode } from '../../src/base/failure.ts'
+import { describeError, isFailure, type FailureCode } from '../../src/base/failure.ts'
 import { memoryStore } from '../../src/storage/memory.ts'
 import {
   backUp,
@@ -93,7 +93,7 @@ test('a store that fails at any one put fails the backup with its code, and the 
       rules: [{ on: 'put', after: put, times: 1, trick: { kind: 'fail', code } }],
     })
     if (error === undefined) break
-    assert.ok(isFailure(error, code), `put ${put}: ${String(error)}`)
+    assert.ok(isFailure(error, code), `put ${put}: ${describeError(error)}`)
     assert.equal(committed, 0)
   }
   assert.ok(runs > 6, `${runs} runs`)
@@ -105,7 +105,7 @@ test('a store that fills up in the middle says so with workers as well', async (
       { rules: [{ on: 'put', name: /\/packs\//, after: 2, trick: { kind: 'fail', code: 'storage.full' } }] },
       workers,
     )
-    assert.ok(isFailure(error, 'storage.full'), String(error))
+    assert.ok(isFailure(error, 'storage.full'), describeError(error))
     assert.equal(committed, 0)
   }
 })
@@ -115,7 +115,7 @@ test('a lost answer fails the backup, and what was stored is not lost', async ()
     const { error, committed } = await hostileRun({
       rules: [{ on: 'put', name, times: 1, trick: { kind: 'lose-answer' } }],
     })
-    assert.ok(isFailure(error, 'storage.offline'), `${name}: ${String(error)}`)
+    assert.ok(isFailure(error, 'storage.offline'), `${name}: ${describeError(error)}`)
     // Whoever hears nothing of its snapshot must say that it failed; the snapshot is there and whole all the same.
     assert.equal(committed, name.test('d/x/snapshots/') ? 1 : 0)
   }
@@ -124,14 +124,14 @@ test('a lost answer fails the backup, and what was stored is not lost', async ()
 test('a torn put and a failing read end the run with a failure', async () => {
   for (const name of [/\/packs\//, /\/index\//, /\/snapshots\//]) {
     const { error } = await hostileRun({ rules: [{ on: 'put', name, times: 1, trick: { kind: 'tear' } }] })
-    assert.ok(isFailure(error, 'storage.offline'), String(error))
+    assert.ok(isFailure(error, 'storage.offline'), describeError(error))
   }
   for (const on of ['get', 'list'] as const) {
     for (let call = 0; call < 3; call++) {
       const rules = [{ on, after: call, times: 1, trick: { kind: 'fail', code: 'storage.offline' } as const }]
       const { error, committed } = await hostileRun({ rules })
       if (error === undefined) continue
-      assert.ok(isFailure(error, 'storage.offline'), `${on} ${call}: ${String(error)}`)
+      assert.ok(isFailure(error, 'storage.offline'), `${on} ${call}: ${describeError(error)}`)
       assert.equal(committed, 0)
     }
   }
@@ -168,7 +168,7 @@ test('a store that hangs is left when the backup is cancelled', { timeout: 20_00
       await store.untilHanging()
       cancel.abort()
       const error = await run
-      assert.ok(isFailure(error, 'cancelled'), `${name} with ${workers} workers: ${String(error)}`)
+      assert.ok(isFailure(error, 'cancelled'), `${name} with ${workers} workers: ${describeError(error)}`)
       assert.deepEqual(await verifyRepository(forked.access), [])
       assert.equal((await snapshotsOf(forked)).length, 1)
       await backUp(forked, folderSource(path), { kind: 'incremental' })
@@ -180,6 +180,6 @@ test('a store that hangs is left when the backup is cancelled', { timeout: 20_00
 
 test('a run that was cancelled before it began stores no snapshot', async () => {
   const { error, committed } = await hostileRun({ rules: [] }, 0, AbortSignal.abort())
-  assert.ok(isFailure(error, 'cancelled'), String(error))
+  assert.ok(isFailure(error, 'cancelled'), describeError(error))
   assert.equal(committed, 0)
 })
