@@ -20,10 +20,11 @@ import {
   type SnapshotKind,
 } from '../format/snapshot.ts'
 import type { ConfigDomain } from '../format/config.ts'
-import { adoptRun, type SharedIndex } from '../repo/chunk-index.ts'
+import { adoptRun, sweepRuns, type SharedIndex } from '../repo/chunk-index.ts'
 import {
   emptySubFolder,
   lockSource,
+  subFolder,
   sweepTreeCaches,
   treeCachePath,
   unlockSource,
@@ -53,6 +54,9 @@ import { cancellableStore, discardingStore } from './run-store.ts'
 import { saveRefs } from './save-refs.ts'
 import { saveTree, type SavedTree } from './save-tree.ts'
 import type { TreeTotals } from './tree-saver.ts'
+
+/** Local index files that nothing read for this long are removed. */
+const INDEX_CACHE_MS = 14 * 24 * 3600 * 1000
 
 export interface BackupOptions {
   readonly kind: WantedKind
@@ -301,6 +305,7 @@ async function keepCache(
       refs: refs.whole,
       refsDepth: refs.depth,
     })
+    sweepRuns(subFolder(host, 'index'), engine.shared, run.options.clock.now() - INDEX_CACHE_MS)
     sweepTreeCaches(host, { domain: domain.id, source: source.name }, [snapshot.id, snapshot.full])
     updateHostState(host, (state) => ({
       ...state,

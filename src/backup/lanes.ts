@@ -8,6 +8,7 @@
 import { Worker } from 'node:worker_threads'
 import { THREAD_LIMITS } from '../base/thread-pool.ts'
 import { describeError, Failure, isFailure, type FailureCode } from '../base/failure.ts'
+import { tuneAllocator } from '../base/posix.ts'
 import type { SharedIndex } from '../repo/chunk-index.ts'
 import { refreshIndex } from '../repo/chunk-index.ts'
 import { flushSaver, type StoredPack, type WriterKeys } from '../repo/saver.ts'
@@ -152,6 +153,7 @@ async function runInline(lanes: Lanes, jobs: readonly SegmentJob[]): Promise<voi
 }
 
 function startThreads(lanes: Lanes): void {
+  tuneAllocator()
   for (let i = 0; i < lanes.count; i++) {
     const worker = new Worker(workerFile(), { workerData: lanes.start(), resourceLimits: THREAD_LIMITS })
     const thread: Thread = { worker, queued: 0 }

@@ -38,18 +38,17 @@ export interface SavedTree {
 export async function saveTree(run: BackupRun, engine: Engine, view: SourceView): Promise<SavedTree> {
   const { host, domain, source, plan, options, keys } = run
   const idKey = requireIdKey(keys)
-  const parent =
-    plan.parent && openTreeCache(treeCachePath(host, domain.id, source.name, plan.parent.id), idKey)
+  const parent = plan.parent && openParent(run, engine, plan.parent.id)
   const temporary = join(subFolder(host, 'trees'), `${source.name}.${randomHex(8)}.tmp`)
   const cache = createTreeCache(temporary, idKey)
   const marks: Marks = []
   const tree = newTreeSaver({
     saver: engine.saver,
     lanes: engine.lanes,
-    cursor: newParentCursor(parent),
+    cursor: newParentCursor(parent?.reader),
     cache,
     marks,
-    packNumbers: parent === undefined ? [] : renumber(engine, parent),
+    packNumbers: parent?.packNumbers ?? [],
     ignoreInode: view.ignoreInode,
     pageBytesOf: (path) => view.pageBytesOf(path),
     tend: () => tendEngine(engine),
@@ -67,7 +66,7 @@ export async function saveTree(run: BackupRun, engine: Engine, view: SourceView)
       totals: tree.totals,
       problems: tree.problems,
       packIds: packIds(engine),
-      parentRefs: parent && { whole: parent.trailer.refs, depth: parent.trailer.refsDepth },
+      parentRefs: parent && { whole: parent.reader.trailer.refs, depth: parent.reader.trailer.refsDepth },
       finishCache: (path, trailer) => {
         finishTreeCache(cache, trailer)
         renameSync(temporary, path)
@@ -82,15 +81,32 @@ export async function saveTree(run: BackupRun, engine: Engine, view: SourceView)
     removeFile(temporary)
     throw error
   } finally {
-    if (parent !== undefined) closeTreeCache(parent)
+    if (parent !== undefined) closeTreeCache(parent.reader)
   }
 }
 
-/** The parent cache's pack numbers in terms of this run's index. */
-function renumber(engine: Engine, parent: CacheReader): number[] {
+/** The parent's tree cache with its pack numbers in terms of this run's index. */
+interface Parent {
+  readonly reader: CacheReader
+  readonly packNumbers: readonly number[]
+}
+
+/** undefined if the cache is gone, is of another snapshot, or names packs that the lineage does not list. */
+function openParent(run: BackupRun, engine: Engine, parentId: string): Parent | undefined {
+  const path = treeCachePath(run.host, run.domain.id, run.source.name, parentId)
+  const reader = openTreeCache(path, requireIdKey(run.keys))
+  if (reader === undefined) return undefined
+  const packNumbers = renumber(engine, reader)
+  if (reader.trailer.snapshot === parentId && packNumbers !== undefined) return { reader, packNumbers }
+  closeTreeCache(reader)
+  return undefined
+}
+
+function renumber(engine: Engine, parent: CacheReader): number[] | undefined {
   const numbers = new Map<string, number>()
   packIds(engine).forEach((id, number) => {
     if (id !== '') numbers.set(id, number)
   })
-  return parent.trailer.packs.map((id) => numbers.get(id) ?? -1)
+  const known = parent.trailer.packs.map((id) => (id === '' ? -1 : numbers.get(id)))
+  return known.every((number) => number !== undefined) ? known : undefined
 }

@@ -74,12 +74,16 @@ let unloadable: Failure | undefined
 /** Grown on first use; only ever holds bytes between two lines of one synchronous function. */
 let scratch: Buffer | undefined
 
+let allocatorIsTuned = false
+
 /**
- * Tells glibc's malloc to keep one arena and to give large blocks back at once. Threads that work on buffers of a megabyte
- * otherwise hoard freed ones: 100 MB with two threads (bench: peak memory). Call once, before threads start.
+ * Tells glibc's malloc to keep one arena and to give large blocks back at once. Threads that work on buffers
+ * of a megabyte otherwise hoard freed ones: 100 MB with two threads (bench: peak memory). Called before
+ * threads start.
  */
 export function tuneAllocator(): void {
-  if (!hasPosix()) return
+  if (allocatorIsTuned || !hasPosix()) return
+  allocatorIsTuned = true
   callOf('mallopt')(M_ARENA_MAX, 1)
   callOf('mallopt')(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 }

@@ -12,13 +12,15 @@ import {
   type FailureCode,
   type FailureFacts,
 } from './failure.ts'
+import { tuneAllocator } from './posix.ts'
 
 /** Jobs a thread holds: one at work and one waiting, so that it never idles between two. */
 const JOBS_PER_THREAD = 2
 
 /**
- * Heap limits of a thread. Its work lies in buffers outside of the heap (10 MB of heap are used); with V8's defaults the
- * heap grows to four times that before it is swept, which costs 40 MB a thread for nothing (bench: peak memory).
+ * Heap limits of a thread. Its work lies in buffers outside of the heap (10 MB of heap are used); with V8's
+ * defaults the heap grows to four times that before it is swept, which costs 40 MB a thread for nothing
+ * (bench: peak memory).
  */
 export const THREAD_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 48 } as const
 
@@ -59,10 +61,15 @@ export function openPool<J, R>(
   count: number,
   dataOf: () => { data: unknown; transfer: Transferable[] },
 ): ThreadPool<J, R> {
+  tuneAllocator()
   const pool: ThreadPool<J, R> = { threads: [], waiting: new Map(), queue: [], nextId: 0, broken: undefined }
   for (let i = 0; i < count; i++) {
     const { data, transfer } = dataOf()
-    const worker = new Worker(file, { workerData: data, transferList: transfer, resourceLimits: THREAD_LIMITS })
+    const worker = new Worker(file, {
+      workerData: data,
+      transferList: transfer,
+      resourceLimits: THREAD_LIMITS,
+    })
     const thread: PoolThread = { worker, jobs: 0 }
     worker.on('message', (reply: Reply<R>) => {
       settle(pool, reply)

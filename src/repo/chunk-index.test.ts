@@ -159,7 +159,9 @@ if (isMainThread) {
     const again = lineage(folder, parts)
     const shared = await openIndex(again.options)
     assert.deepEqual(again.built, [])
-    sweepRuns(folder, shared)
+    sweepRuns(folder, shared, 0)
+    assert.equal(readdirSync(folder).length, RUNS_MAX + 7)
+    sweepRuns(folder, shared, Infinity)
     assert.equal(readdirSync(folder).length, RUNS_MAX)
     // The parts of a merged run are not asked for as long as the merged run is there.
     const swept = lineage(folder, parts)

@@ -22,7 +22,7 @@
  * Packs have global numbers: run packs and session packs count from one shared counter, and a number keeps
  * its meaning for the life of the index, also after runs were merged.
  */
-import { mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { assert, Failure, isFailure } from '../base/failure.ts'
 import type { IndexPack } from '../format/index-run.ts'
@@ -183,10 +183,18 @@ function openBuilt(path: string, name: string): SortedRun {
   return run
 }
 
-/** Removes local files that `shared` does not use. Only while no other index of the folder is open. */
-export function sweepRuns(folder: string, shared: SharedIndex): void {
+/**
+ * Removes local files that `shared` does not use and that were not read since `usedSince` (milliseconds since
+ * 1970): other backups and restores of this host have theirs in the same folder.
+ */
+export function sweepRuns(folder: string, shared: SharedIndex, usedSince: number): void {
   const kept = new Set(shared.runs.map(({ run }) => runPath(folder, run.name)))
-  for (const file of readdirSync(folder)) if (!kept.has(join(folder, file))) rmSync(join(folder, file))
+  for (const file of readdirSync(folder)) {
+    const path = join(folder, file)
+    const stats = statSync(path, { throwIfNoEntry: false })
+    const isUsed = stats === undefined || Math.max(stats.atimeMs, stats.mtimeMs) >= usedSince
+    if (!kept.has(path) && !isUsed) rmSync(path, { force: true })
+  }
 }
 
 // The session: what the main thread does with its SharedIndex. Each returns the next one, to be posted.
