@@ -16,6 +16,9 @@ import type { PageSegment } from '../repo/tree-cache.ts'
 import { addChunk, addHole, encodeDraft, newDraft, readFully, type Draft, type Lane } from './draft.ts'
 import { savePages } from './pages.ts'
 
+/** Read at once: stays in the processor's cache, and most of the window is never touched. */
+const READ_BYTES = 4 * 1024 * 1024
+
 /** Decided by looking at the file. */
 export const DETECT_PAGES = -1
 
@@ -166,7 +169,7 @@ async function saveRange(lane: Lane, draft: Draft, fd: number, from: number, end
   let start = 0
   let filled = 0
   for (;;) {
-    const want = Math.min(window.length - filled, end - fileAt)
+    const want = Math.min(window.length - filled, end - fileAt, READ_BYTES)
     const got = want > 0 ? readFully(fd, window, filled, want, fileAt) : 0
     const last = got < want || fileAt + got === end
     filled += got

@@ -5,6 +5,7 @@
  */
 import type { FileEntry } from '../base/file-entry.ts'
 import { Failure } from '../base/failure.ts'
+import { noteWork } from '../base/garbage.ts'
 import { NODE_SPAN_BYTES } from '../format/content.ts'
 import { ENTRY_FLAGS, type TreeEntry } from '../format/tree.ts'
 import {
@@ -322,6 +323,7 @@ function jobOf(tree: TreeSaver, item: FileItem, segment: number, segments: numbe
 async function submit(tree: TreeSaver): Promise<void> {
   if (tree.batch.length === 0) return
   const jobs = tree.batch
+  noteWork(tree.batchBytes)
   tree.batch = []
   tree.batchBytes = 0
   await submitBatch(tree.lanes, jobs)
