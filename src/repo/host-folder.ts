@@ -32,6 +32,8 @@ export interface HostState {
   readonly heads: Readonly<Record<string, { readonly counter: number; readonly sha256: string }>>
   /** By pack id: when its bytes were last read and found right, milliseconds. */
   readonly checked: Readonly<Record<string, number>>
+  /** The last check that came to its end; times in milliseconds. */
+  readonly lastCheck?: { readonly at: number; readonly errors: number; readonly warnings: number }
 }
 
 const EMPTY: HostState = { heads: {}, checked: {} }

@@ -1,0 +1,51 @@
+/** `backstock find`: in which snapshots is it? */
+import { displayName } from '../../base/file-entry.ts'
+import { findEntries, newSearch } from '../../recovery/find.ts'
+import { selectSnapshot } from '../../repo/select-snapshot.ts'
+import type { StoredSnapshot } from '../../repo/snapshots.ts'
+import { closeSnapshot, openSnapshot } from '../../repo/tree-reader.ts'
+import { knownSnapshots } from '../choose-snapshot.ts'
+import type { InputOf } from '../commands.ts'
+import type { CommandContext } from '../context.ts'
+import { entryFacts, flushLines, newLineWriter, writeLine } from '../entries.ts'
+import { withRepository } from '../open-repository.ts'
+import { harmless } from '../print.ts'
+
+/** Exit status 1 when nothing is found, as of grep. */
+export async function run(context: CommandContext, input: InputOf<'find'>): Promise<number> {
+  return withRepository(context, async (repository) => {
+    const { access, host } = repository
+    const { json } = context.printer
+    const snapshots = chosen(await knownSnapshots(context, repository), input)
+    const search = newSearch(input.patterns)
+    const writer = newLineWriter(context)
+    let entries = 0
+    for (const snapshot of snapshots) {
+      const { id, source } = snapshot
+      const reader = await openSnapshot(access, host, snapshot)
+      try {
+        for (const { path, entry } of await findEntries(search, reader, context.signal)) {
+          entries++
+          const facts = { type: 'entry', snapshot: id, source, ...entryFacts(path, entry) }
+          await writeLine(
+            writer,
+            json ? JSON.stringify(facts) : harmless(`${source}:${id} ${displayName(path)}`),
+          )
+        }
+      } finally {
+        closeSnapshot(reader)
+      }
+    }
+    const summary = { type: 'summary', command: 'find', snapshots: snapshots.length, entries }
+    if (json) await writeLine(writer, JSON.stringify(summary))
+    await flushLines(writer)
+    return entries > 0 ? 0 : 1
+  })
+}
+
+/** The named ones, else all of the named sources, else all; the newest last. */
+function chosen(all: readonly StoredSnapshot[], input: InputOf<'find'>): readonly StoredSnapshot[] {
+  const { snapshot, source } = input
+  const named = snapshot.length === 0 ? all : [...new Set(snapshot.map((one) => selectSnapshot(all, one)))]
+  return source.length === 0 ? named : named.filter((one) => source.includes(one.source))
+}

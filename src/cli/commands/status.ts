@@ -1,0 +1,94 @@
+/** `backstock status`: how safe each source is. Needs no key to contents. */
+import { repositoryStatus, type SourceStatus } from '../../recovery/status.ts'
+import type { InputOf } from '../commands.ts'
+import type { CommandContext } from '../context.ts'
+import { formatBytes, formatCount, formatDuration } from '../human.ts'
+import { withRepository } from '../open-repository.ts'
+import { requireSourceName } from '../pick-sources.ts'
+import { printEvent, printFinding, printLine, printSummary, printTable, showMoment } from '../print.ts'
+import { snapshotFacts } from '../snapshot-facts.ts'
+import type { Column } from '../table.ts'
+
+const columns: readonly Column[] = [
+  { title: 'SOURCE', flexible: true },
+  { title: 'LATEST' },
+  { title: 'AGE', align: 'right' },
+  { title: 'KIND' },
+  { title: 'FILES', align: 'right' },
+  { title: 'SIZE', align: 'right' },
+  { title: 'STORED', align: 'right' },
+  { title: 'SNAPSHOTS', align: 'right' },
+]
+
+export async function run(context: CommandContext, input: InputOf<'status'>): Promise<number> {
+  return withRepository(context, async ({ access, host, loaded, store }) => {
+    const { printer, clock } = context
+    for (const name of input.sources) requireSourceName(loaded, name)
+    const configured = Object.keys(loaded.config.sources)
+    const wanted = { configured, named: input.sources, now: clock.now() }
+    const { sources, bytesStored, warnings, lastCheck } = await repositoryStatus(access, host, wanted)
+    printLine(
+      printer,
+      `Repository ${access.config.repository} of shop ${access.config.shop} in ${store.location}`,
+    )
+    const check = lastCheck === undefined ? 'never' : showMoment(printer, lastCheck.at)
+    printLine(
+      printer,
+      `Stored: ${formatBytes(bytesStored)}   Last check: ${check}   Credential: ${access.role}`,
+    )
+    printLine(printer)
+    for (const one of sources) printEvent(printer, { type: 'source', ...sourceFacts(one) })
+    printTable(
+      printer,
+      columns,
+      sources.map((one) => rowOf(one, (at) => showMoment(printer, at))),
+    )
+    if (warnings.length > 0) printLine(printer)
+    for (const { code, source, message } of warnings) {
+      printFinding(printer, { severity: 'warning', message, facts: { code, source } })
+    }
+    const summary = {
+      type: 'summary',
+      command: 'status',
+      repository: access.config.repository,
+      shop: access.config.shop,
+      store: store.location,
+      role: access.role,
+      config: access.config.n,
+      bytesStored,
+      sources: sources.length,
+      warnings: warnings.length,
+      lastCheck: lastCheck && { ...lastCheck, at: new Date(lastCheck.at).toISOString() },
+    } as const
+    printSummary(printer, summary, [])
+    return 0
+  })
+}
+
+function rowOf(status: SourceStatus, moment: (milliseconds: number) => string): string[] {
+  const { source, latest, ageSeconds = 0, snapshots, bytesStored } = status
+  if (latest === undefined) return [source, 'none', '', '', '', '', formatBytes(bytesStored), '0']
+  return [
+    source,
+    moment(Date.parse(latest.completed)),
+    formatDuration(ageSeconds * 1000),
+    latest.partial ? `${latest.kind} (partial)` : latest.kind,
+    formatCount(latest.totals['files'] ?? 0),
+    formatBytes(latest.totals['bytes'] ?? 0),
+    formatBytes(bytesStored),
+    formatCount(snapshots),
+  ]
+}
+
+function sourceFacts(status: SourceStatus): Record<string, unknown> {
+  const { source, configured, snapshots, latest, ageSeconds, newestFull, bytesStored } = status
+  return {
+    source,
+    configured,
+    snapshots,
+    ageSeconds,
+    newestFull,
+    bytesStored,
+    latest: latest === undefined ? null : snapshotFacts(latest),
+  }
+}

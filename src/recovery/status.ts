@@ -1,0 +1,154 @@
+/**
+ * How safe things are, from what is public in a repository and what this host remembers: the last snapshots
+ * of each source, what they cost, and what should be mended. Reads no contents and no clock of its own.
+ */
+import { type HostFolder, readHostState } from '../repo/host-folder.ts'
+import { missingHeads } from '../repo/heads.ts'
+import type { Access } from '../repo/keys.ts'
+import { newestSnapshot } from '../repo/select-snapshot.ts'
+import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
+
+export interface SourceStatus {
+  readonly source: string
+  /** Whether the configuration still has it. */
+  readonly configured: boolean
+  readonly snapshots: number
+  readonly latest: StoredSnapshot | undefined
+  /** Since the latest was complete; undefined if there is none. */
+  readonly ageSeconds: number | undefined
+  /** The newest of each kind, when it was complete. */
+  readonly newestFull: string | undefined
+  /** Of all its pack sets. */
+  readonly bytesStored: number
+}
+
+export interface StatusWarning {
+  readonly code: string
+  readonly source: string | undefined
+  readonly message: string
+}
+
+export interface RepositoryStatus {
+  readonly sources: readonly SourceStatus[]
+  readonly bytesStored: number
+  readonly warnings: readonly StatusWarning[]
+  readonly lastCheck: { readonly at: number; readonly errors: number; readonly warnings: number } | undefined
+}
+
+/** A repository that was not checked for this long deserves a word. */
+const CHECK_AGE_MS_MAX = 30 * 24 * 3600 * 1000
+/** Clocks of two hosts may differ by this much. */
+const CLOCK_SLACK_MS = 300_000
+
+/** Of the named sources, and, when none is named, of all that are configured or stored. Fails: storage.*. */
+export async function repositoryStatus(
+  access: Access,
+  host: HostFolder,
+  wanted: { readonly configured: readonly string[]; readonly named: readonly string[]; readonly now: number },
+): Promise<RepositoryStatus> {
+  const { configured, named, now } = wanted
+  const { snapshots, bad } = await listSnapshots(access.store, access.config)
+  const bySource = Map.groupBy(snapshots, (one) => one.source)
+  const names = named.length > 0 ? named : [...new Set([...configured, ...bySource.keys()])]
+  const sources = names.map((source) => {
+    return sourceStatus(source, bySource.get(source) ?? [], { configured: configured.includes(source), now })
+  })
+  const { lastCheck } = readHostState(host)
+  const warnings = [
+    ...keyWarnings(access),
+    ...bad.map(({ name, failure }) =>
+      warning('snapshot.bad', undefined, `${name} does not count: ${failure.message}`),
+    ),
+    ...missingHeads(host, snapshots).map((text) => warning('stream.hidden', undefined, text)),
+    ...checkWarnings(lastCheck, snapshots.length, now),
+    ...sources.flatMap((one) => sourceWarnings(one, now)),
+  ]
+  return { sources, bytesStored: storedBytes(snapshots), warnings, lastCheck }
+}
+
+function sourceStatus(
+  source: string,
+  snapshots: readonly StoredSnapshot[],
+  { configured, now }: { readonly configured: boolean; readonly now: number },
+): SourceStatus {
+  const latest = newestSnapshot(snapshots)
+  return {
+    source,
+    configured,
+    snapshots: snapshots.length,
+    latest,
+    ageSeconds: latest === undefined ? undefined : Math.round((now - Date.parse(latest.completed)) / 1000),
+    newestFull: newestSnapshot(snapshots.filter((one) => one.kind === 'full'))?.completed,
+    bytesStored: storedBytes(snapshots),
+  }
+}
+
+/** Bytes of all pack sets that the snapshots depend on, each once. */
+function storedBytes(snapshots: readonly StoredSnapshot[]): number {
+  const sets = new Map<string, number>()
+  for (const { domain, lineage } of snapshots) {
+    for (const { packSet, bytes } of lineage) sets.set(`${domain}/${packSet}`, bytes)
+  }
+  let sum = 0
+  for (const bytes of sets.values()) sum += bytes
+  return sum
+}
+
+function warning(code: string, source: string | undefined, message: string): StatusWarning {
+  return { code, source, message }
+}
+
+function keyWarnings({ role, store, config }: Access): StatusWarning[] {
+  const warnings: StatusWarning[] = []
+  const readers = config.recipients.filter((one) => one.role === 'restorer')
+  if (role === 'owner') {
+    const more = readers.length > 1 ? '' : ', and it is the only key that opens the backups'
+    const text = `the recovery kit lies on this host${more}: keep a copy away from it`
+    warnings.push(warning('key.location', undefined, text))
+  }
+  const { versions, lock } = store.capabilities
+  if (!versions && !lock) {
+    const text = 'a stolen writer can destroy: whoever may write to this store may also delete what is in it'
+    warnings.push(warning('store.erasable', undefined, text))
+  }
+  return warnings
+}
+
+function checkWarnings(last: RepositoryStatus['lastCheck'], snapshots: number, now: number): StatusWarning[] {
+  if (last === undefined) {
+    return snapshots === 0
+      ? []
+      : [warning('check.never', undefined, 'this host has never run `backstock check`')]
+  }
+  const warnings: StatusWarning[] = []
+  if (last.errors > 0)
+    warnings.push(warning('check.errors', undefined, `the last check found ${last.errors} errors`))
+  if (now - last.at > CHECK_AGE_MS_MAX)
+    warnings.push(warning('check.old', undefined, 'the last check is more than 30 days old'))
+  return warnings
+}
+
+function sourceWarnings(
+  { source, latest, configured, snapshots }: SourceStatus,
+  now: number,
+): StatusWarning[] {
+  if (latest === undefined) return [warning('source.unprotected', source, `"${source}" was never backed up`)]
+  const warnings: StatusWarning[] = []
+  if (!configured)
+    warnings.push(
+      warning(
+        'source.left',
+        source,
+        `"${source}" is not in the configuration; its ${snapshots} snapshots stay`,
+      ),
+    )
+  if (latest.partial) {
+    const count = latest.totals['problems'] ?? 0
+    warnings.push(
+      warning('source.partial', source, `the latest snapshot of "${source}" had ${count} problems`),
+    )
+  }
+  if (Date.parse(latest.completed) > now + CLOCK_SLACK_MS)
+    warnings.push(warning('clock.future', source, `the latest snapshot of "${source}" is from the future`))
+  return warnings
+}
