@@ -85,7 +85,8 @@ const steps: Readonly<Record<string, Step>> = {
   },
   'many files': (path, _pick, round) => {
     const folder = join(path, `many-${round}`)
-    mkdirSync(folder, { recursive: true })
+    rmSync(folder, { recursive: true, force: true })
+    mkdirSync(folder)
     for (let i = 0; i < 300; i++)
       writeFileSync(join(folder, `f${i}`), i % 3 === 0 ? noise(i + round, 900) : `${i}`)
   },
