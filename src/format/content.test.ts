@@ -68,7 +68,7 @@ test(`contents of every class come back (SEED=${seed})`, () => {
       ids,
       ids,
       fc.uint8Array({ maxLength: 600 }),
-      fc.constantFrom(1, 2),
+      fc.constantFrom<1 | 2>(1, 2),
       (map, nodes, hashes, bytes, depth) => {
         assert.deepEqual(decodeContent(Buffer.alloc(0), 'x'), { kind: 'empty' })
         assert.deepEqual(decodeContent(encodeInline(bytes), 'x'), {
@@ -80,7 +80,7 @@ test(`contents of every class come back (SEED=${seed})`, () => {
           kind: 'cdc',
           map: whole,
         })
-        const given = { depth: depth as 1 | 2, nodes }
+        const given = { depth, nodes }
         assert.deepEqual(decodeContent(encodeMapped(given, 8192, hashes), 'x'), {
           kind: 'pages',
           pageBytes: 8192,

@@ -239,7 +239,7 @@ function readBlock(file: CacheFile): Buffer {
 }
 
 function readAt(fd: number, offset: number, length: number): Buffer {
-  if (offset < 0) throw damaged()
+  if (offset < 0 || offset + length > fstatSync(fd).size) throw damaged()
   const bytes = Buffer.allocUnsafe(length)
   for (let got = 0; got < length;) {
     const read = readSync(fd, bytes, got, length - got, offset + got)
