@@ -180,6 +180,6 @@ export async function checkBundles(
 }
 
 function bundlePrefix(error: Failure, domain: string): string {
-  const { name } = error.facts
+  const name = error.facts['name'] ?? error.facts['what']
   return typeof name === 'string' ? name : `keys/${domain}/`
 }

@@ -212,7 +212,12 @@ export async function entriesOfPack(
 }
 
 /** Runs and packs that no snapshot names: what dead backups left, or a newer backup is writing. */
-export function checkUnlisted(findings: Findings, checked: CheckedRuns, inventory: Inventory): void {
+export function checkUnlisted(
+  findings: Findings,
+  checked: CheckedRuns,
+  inventory: Inventory,
+  domains: ReadonlyMap<string, DomainKeys>,
+): void {
   const named = new Set([...checked.runs.values()].map((run) => run.name))
   const runs = [...inventory.runs.keys()].filter((name) => !named.has(name))
   if (runs.length > 0)
@@ -221,7 +226,7 @@ export function checkUnlisted(findings: Findings, checked: CheckedRuns, inventor
   if ([...checked.runs.values()].some((run) => run.finding !== undefined)) return
   let [count, bytes] = [0, 0]
   for (const [name, size] of inventory.packs) {
-    if (checked.packs.has(name)) continue
+    if (checked.packs.has(name) || !domains.has(name.split('/')[1] ?? '')) continue
     count++
     bytes += size
   }

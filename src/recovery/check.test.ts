@@ -10,12 +10,12 @@ import { check, type CheckReport } from './check.ts'
 import type { Finding } from './check-findings.ts'
 import {
   dropRepository,
-  fork,
   seeded,
   snapshotsOf,
   testSeed,
   type TestRepository,
 } from '../../test/harness/engine.ts'
+import { change, flip, freshCopy, objectsOf, swap } from '../../test/harness/tampering.ts'
 import {
   ALL_KINDS,
   backUpShop,
@@ -40,33 +40,15 @@ after(() => {
 
 /** The repository again, with caches of its own, to be damaged. */
 function copyOf(): TestRepository {
-  return fork(shop.repository, `copy-${copies++}`)
+  return freshCopy(shop.repository, `copy-${copies++}`)
 }
 
 async function run(repository: TestRepository, readData = 0, workers = 0): Promise<CheckReport> {
   return await check(repository.access, repository.host, { readData, workers, clock: shop.clock })
 }
 
-function change(repository: TestRepository, name: string, to: (bytes: Buffer) => Buffer): void {
-  const blob = repository.disk.get(name)
-  assert(blob, name)
-  repository.disk.set(name, { ...blob, bytes: to(Buffer.from(blob.bytes)) })
-}
-
 function bytesOf(name: string): number {
   return shop.repository.disk.get(name)?.bytes.length ?? 0
-}
-
-function flip(bytes: Buffer, at: number): Buffer {
-  bytes[at] = (bytes[at] ?? 0) ^ 0x10
-  return bytes
-}
-
-function swap(repository: TestRepository, a: string, b: string): void {
-  const [one, other] = [repository.disk.get(a), repository.disk.get(b)]
-  assert(one && other)
-  repository.disk.set(a, other)
-  repository.disk.set(b, one)
 }
 
 function codes(report: CheckReport): string[] {
@@ -96,10 +78,6 @@ function someObjects(random: () => number): string[] {
     Array.from({ length: 4 }, () => names[Math.floor(random() * names.length)] ?? ''),
   )
   return [...new Set(some)]
-}
-
-function objectsOf(repository: TestRepository, part: string): string[] {
-  return [...repository.disk.keys()].filter((name) => name.includes(part)).sort()
 }
 
 describe('check()', () => {

@@ -83,7 +83,7 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   const snapshots = await checkSnapshots(findings, store, config, names)
   checkStreams(findings, { config, snapshots, names, heads: readHostState(host).heads, now: clock.now() })
   const checked = await checkRuns(findings, { store, repository, domains, signal }, snapshots)
-  checkUnlisted(findings, checked, inventory)
+  checkUnlisted(findings, checked, inventory, domains)
   const onPack = (bytes: number): void => {
     progress('packs', checked.packs.size, bytes)
   }

@@ -15,6 +15,7 @@ import {
 import { join } from 'node:path'
 import type { Clock } from '../../src/base/clock.ts'
 import { isFailure } from '../../src/base/failure.ts'
+import type { ConfigChunking } from '../../src/format/config.ts'
 import type { SnapshotKind } from '../../src/format/snapshot.ts'
 import type { TreeEntry } from '../../src/format/tree.ts'
 import type { Finding } from '../../src/recovery/check-findings.ts'
@@ -60,9 +61,9 @@ export function shopSource(folder: string): Source {
   return folderSource(folder, { pageBytesOf: (path) => (path.endsWith('.db') ? 4096 : 0) })
 }
 
-export async function makeShop(): Promise<TestShop> {
+export async function makeShop(options: { chunking?: ConfigChunking } = {}): Promise<TestShop> {
   const clock = steppingClock()
-  const repository = await makeRepository({ clock })
+  const repository = await makeRepository({ ...options, clock })
   const folder = join(repository.folder, 'shop')
   mkdirSync(join(folder, 'many'), { recursive: true })
   mkdirSync(join(folder, 'deep/er'), { recursive: true })
@@ -200,6 +201,7 @@ export function namedFiles(findings: readonly Finding[], snapshots: readonly Sto
 export function outermost(lost: LostFiles): string[] {
   const isInside = (each: string): boolean => {
     const [snapshot = '', path = ''] = each.split(' ')
+    if (path === '/') return false
     for (let at = path.lastIndexOf('/', path.length - 2); at >= 0; at = path.lastIndexOf('/', at - 1)) {
       if (lost.has(`${snapshot} ${path.slice(0, at + 1)}`)) return true
       if (at === 0) break
