@@ -263,11 +263,7 @@ function takeFile(tree: TreeSaver, path: string, walked: FileEntry): void {
 
 /** Stamps and identity are equal, and could be trusted when the file was read. */
 function isUnchanged(tree: TreeSaver, before: TreeEntry, now: FileEntry): boolean {
-  if (
-    before.type !== 'file' ||
-    (before.flags & (ENTRY_FLAGS.racy | ENTRY_FLAGS.changed | ENTRY_FLAGS.partial)) !== 0
-  )
-    return false
+  if (before.type !== 'file' || (before.flags & (ENTRY_FLAGS.racy | ENTRY_FLAGS.changed)) !== 0) return false
   return sameStat(tree.ignoreInode ? { ...before, inode: now.inode, dev: now.dev } : before, now)
 }
 

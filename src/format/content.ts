@@ -33,7 +33,8 @@ const NODE_VERSION = 1
 /** First bytes of a keyed page hash that are kept. */
 export const PAGE_HASH_BYTES = 16
 
-export const CONTENT_CLASSES = { empty: 0, inline: 1, cdc: 2, pages: 3 } as const
+/** An empty file has no content bytes at all. */
+const CONTENT_CLASSES = { inline: 1, cdc: 2, pages: 3 } as const
 
 /** A chunk that extents refer to. `bytes` is its plaintext length. */
 export interface ChunkRef {
@@ -123,7 +124,6 @@ export function decodeContent(bytes: Uint8Array, what: string): Content {
 
 function readContent(reader: ByteReader): Content {
   const kind = getU8(reader)
-  if (kind === CONTENT_CLASSES.empty) return { kind: 'empty' }
   if (kind === CONTENT_CLASSES.inline) return { kind: 'inline', bytes: getSized(reader) }
   if (kind === CONTENT_CLASSES.cdc) return { kind: 'cdc', map: decodeMap(reader) }
   if (kind !== CONTENT_CLASSES.pages) throw corrupt(reader.what, `has the unknown content class ${kind}`)

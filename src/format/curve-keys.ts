@@ -2,9 +2,9 @@
  * Raw 32-byte X25519 and Ed25519 keys, as files and objects hold them, turned into what node:crypto takes.
  * It holds no protocol: sealing is in seal.ts, signatures in signed.ts, age files in age.ts.
  *
- * The DER prefixes are those of RFC 8410: everything before the 32 raw bytes of PKCS #8 and SubjectPublicKeyInfo.
- * KeyObjects are remembered per buffer (not per value): a caller that keeps using one key keeps one buffer,
- * and must not change its bytes.
+ * The DER prefixes are those of RFC 8410: everything before the 32 raw bytes of PKCS #8 and
+ * SubjectPublicKeyInfo. KeyObjects are remembered per buffer (not per value): a caller that keeps using one
+ * key keeps one buffer, and must not change its bytes.
  */
 import { createPrivateKey, createPublicKey, diffieHellman } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'

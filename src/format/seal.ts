@@ -1,14 +1,14 @@
 /**
- * Sealing: AES-256-GCM in one call, HKDF-SHA-256, and boxes to an X25519 public key (suite 1 of docs/format.md,
- * section 3). Who may open what, and where keys lie, is src/repo/keys.ts.
+ * Sealing: AES-256-GCM in one call, HKDF-SHA-256, and boxes to an X25519 public key (suite 1 of
+ * docs/format.md, section 3). Who may open what, and where keys lie, is src/repo/keys.ts.
  *
- * | sealed to a key | bytes |
- * |---|---|
- * | E, ephemeral public key | 32 |
+ * | sealed to a key                                   | bytes          |
+ * | ------------------------------------------------- | -------------- |
+ * | E, ephemeral public key                           | 32             |
  * | box = AES(KEK, nonce 0, plaintext, AAD = context) | plaintext + 16 |
  *
- * shared = X25519(e, P), KEK = HKDF(ikm = shared, salt = E ‖ P, info = context). The KEK serves one box, so the
- * nonce may be 0. The context binds the box to its place: opened elsewhere, it fails.
+ * shared = X25519(e, P), KEK = HKDF(ikm = shared, salt = E ‖ P, info = context). The KEK serves one box, so
+ * the nonce may be 0. The context binds the box to its place: opened elsewhere, it fails.
  */
 import { createCipheriv, createDecipheriv, createHash, hkdfSync } from 'node:crypto'
 import { corrupt } from '../base/bytes.ts'
@@ -50,7 +50,10 @@ export function sealToKeyFrom(
   return Buffer.concat([ephemeralPublic, sealAes(key, counterNonce(0), plaintext, context)])
 }
 
-/** Opens what sealToKey() made. `what` names the thing in failures. Fails: repo.corrupt (also for another key). */
+/**
+ * Opens what sealToKey() made. `what` names the thing in failures. Fails: repo.corrupt (also for another
+ * key).
+ */
 export function openWithKey(
   privateKey: Uint8Array,
   sealed: Uint8Array,

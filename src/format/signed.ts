@@ -1,6 +1,7 @@
 /**
- * Signed text objects: config, snapshot and session (docs/format.md, section 2). Bytes <-> records; which key must
- * have signed what is decided by the callers, and the fields of each payload are in config.ts and snapshot.ts.
+ * Signed text objects: config, snapshot and session (docs/format.md, section 2). Bytes <-> records; which key
+ * must have signed what is decided by the callers, and the fields of each payload are in config.ts and
+ * snapshot.ts.
  *
  * ```
  * backstock 1 <kind> <repository 32 hex> <object name> <payload bytes, decimal> <SHA-256 of payload, hex>
@@ -8,8 +9,8 @@
  * signature <signer, 16 hex> <Ed25519 signature, base64>
  * ```
  *
- * The signature covers every byte before the line `signature …`. There is one way to write each object, so any
- * changed bit is seen: as `repo.corrupt` here, or as `repo.forged` by verifySigned().
+ * The signature covers every byte before the line `signature …`. There is one way to write each object, so
+ * any changed bit is seen: as `repo.corrupt` here, or as `repo.forged` by verifySigned().
  */
 import { sign, verify } from 'node:crypto'
 import { corrupt } from '../base/bytes.ts'

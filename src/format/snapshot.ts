@@ -1,7 +1,7 @@
 /**
- * The payloads of snapshots and sessions and the sealed details of a snapshot: shapes, bounds and object names
- * (docs/format.md, section 8). Pure: signing is signed.ts, sealing is src/repo/keys.ts, the rules that bind one
- * snapshot to others (counter, lineage, kind) are src/repo's.
+ * The payloads of snapshots and sessions and the sealed details of a snapshot: shapes, bounds and object
+ * names (docs/format.md, section 8). Pure: signing is signed.ts, sealing is src/repo/keys.ts, the rules that
+ * bind one snapshot to others (counter, lineage, kind) are src/repo's.
  */
 import * as z from 'zod'
 import { corrupt } from '../base/bytes.ts'

@@ -36,7 +36,7 @@ const ID_BYTES = 32
 
 const ENTRY_TYPES: readonly EntryType[] = ['file', 'directory', 'symlink', 'fifo', 'char', 'block', 'socket']
 
-export const ENTRY_FLAGS = { racy: 1, changed: 2, xattrs: 4, partial: 8 } as const
+export const ENTRY_FLAGS = { racy: 1, changed: 2, xattrs: 4 } as const
 
 /** An entry as a tree holds it. */
 export interface TreeEntry extends FileEntry {
