@@ -83,7 +83,7 @@ async function runHook(
   if (is === undefined) return undefined
   const then = { before: 'nothing was backed up', after: 'the snapshot is there', onFailure: '' }[name]
   const end = then === '' ? '' : `; ${then}`
-  return new Failure('host.hook', `Cannot run hook ${name} of "${source}": it ${is}${end}`, {
+  return new Failure('host.hook', `Cannot run hook ${name} of "${source}": ${is}${end}`, {
     facts: { source, hook: name },
   })
 }

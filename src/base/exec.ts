@@ -27,7 +27,7 @@ export async function execCommand(
 ): Promise<string | undefined> {
   const { env, timeoutSeconds, signal, onLine } = options
   const [file = '', ...words] = typeof command === 'string' ? ['/bin/sh', '-c', command] : command
-  if (isAborted(signal)) return 'was not started: the run is cancelled'
+  if (isAborted(signal)) return 'it was not started: the run is cancelled'
   const child = spawn(file, words, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   const kill = (): void => {
     try {
@@ -46,7 +46,9 @@ export async function execCommand(
   signal?.addEventListener('abort', kill, { once: true })
   const ended = await new Promise<string | undefined>((resolve) => {
     const settle = (code: number | null, sign: string | null): void =>
-      resolve(code === 0 ? undefined : sign === null ? `ended with status ${code}` : `was ended by ${sign}`)
+      resolve(
+        code === 0 ? undefined : sign === null ? `it ended with status ${code}` : `it was ended by ${sign}`,
+      )
     child.once('error', (error) =>
       resolve(errnoOf(error) === 'ENOENT' ? `"${file}" is not there` : describeError(error)),
     )
@@ -57,8 +59,8 @@ export async function execCommand(
   signal?.removeEventListener('abort', kill)
   child.stdout.destroy()
   child.stderr.destroy()
-  if (isLate) return `took longer than ${timeoutSeconds} s`
-  return isAborted(signal) ? 'was ended: the run is cancelled' : ended
+  if (isLate) return `it took longer than ${timeoutSeconds} s`
+  return isAborted(signal) ? 'it was ended: the run is cancelled' : ended
 }
 
 /** A function, since it may become true while the type checker believes what it was. */

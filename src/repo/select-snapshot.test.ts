@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isFailure } from '../base/failure.ts'
+import { newestSnapshot, selectSnapshot, selectSnapshotAt } from './select-snapshot.ts'
+import type { StoredSnapshot } from './snapshots.ts'
+
+function snapshot(id: string, source: string, counter: number, completed: string): StoredSnapshot {
+  return { id, source, counter, completed, domain: 'aa' } as unknown as StoredSnapshot
+}
+
+const a1 = snapshot('20261101t000000z-aaaa0001', 'media', 1, '2026-11-01T00:10:00.000Z')
+const a2 = snapshot('20261102t000000z-aaaa0002', 'media', 2, '2026-11-02T00:10:00.000Z')
+const b1 = snapshot('20261102t120000z-bbbb0001', 'dumps', 1, '2026-11-02T12:10:00.000Z')
+const all = [a1, a2, b1]
+
+test('selectSnapshot() takes an id, its beginning, its end, latest and SOURCE:latest', () => {
+  assert.equal(selectSnapshot(all, a1.id), a1)
+  assert.equal(selectSnapshot(all, '20261101'), a1)
+  assert.equal(selectSnapshot(all, 'bbbb0001'), b1)
+  assert.equal(selectSnapshot(all, 'latest'), b1)
+  assert.equal(selectSnapshot(all, 'media:latest'), a2)
+  assert.equal(selectSnapshot(all, 'media:20261102'), a2)
+})
+
+test('selectSnapshot() prefers a whole id to ids that begin with it', () => {
+  const longer = snapshot(`${a1.id}0`, 'media', 3, '2026-11-03T00:00:00.000Z')
+  assert.equal(selectSnapshot([...all, longer], a1.id), a1)
+})
+
+test('selectSnapshot() lists the candidates when several match', () => {
+  assert.throws(
+    () => selectSnapshot(all, '20261102'),
+    (error) =>
+      isFailure(error, 'usage.invalid') &&
+      error.message.includes(`media:${a2.id}, dumps:${b1.id}`) &&
+      error.facts['matches'] === 2,
+  )
+})
+
+test('selectSnapshot() says what is missing', () => {
+  for (const [selector, says] of [
+    ['zzz', 'no id begins or ends like this'],
+    ['shop:latest', 'no snapshot of a source "shop"'],
+    ['media:', 'none yet'],
+  ] as const) {
+    assert.throws(
+      () => selectSnapshot(all, selector),
+      (error) => isFailure(error, 'repo.nosnapshot') && error.message.includes(says),
+    )
+  }
+  assert.throws(
+    () => selectSnapshot([], 'latest'),
+    (error) => isFailure(error, 'repo.nosnapshot'),
+  )
+})
+
+test('selectSnapshotAt() takes the newest that was complete then', () => {
+  const at = (text: string): StoredSnapshot => selectSnapshotAt(all, 'media', Date.parse(text))
+  assert.equal(at('2026-11-02T00:10:00Z'), a2)
+  assert.equal(at('2026-11-02T00:09:59Z'), a1)
+  assert.throws(
+    () => at('2026-11-01T00:00:00Z'),
+    (error) =>
+      isFailure(error, 'repo.nosnapshot') && error.message.includes('its oldest is of 2026-11-01T00:10'),
+  )
+  assert.throws(
+    () => selectSnapshotAt(all, 'shop', 0),
+    (error) => isFailure(error, 'repo.nosnapshot') && error.message.includes('it has none'),
+  )
+})
+
+test('newestSnapshot() goes by the counter within a stream, whatever the clock said', () => {
+  const early = snapshot('20201101t000000z-aaaa0003', 'media', 3, '2020-11-01T00:00:00.000Z')
+  assert.equal(newestSnapshot([a1, a2, early]), early)
+  assert.equal(newestSnapshot([early, a2, a1]), early)
+  assert.equal(newestSnapshot([]), undefined)
+})
