@@ -12,12 +12,6 @@ import { addFinding, isDamage, type Findings } from './check-findings.ts'
 /** Names of unknown objects that a finding quotes. */
 const QUOTED_MAX = 10
 
-/** A pack as the store lists it. */
-export interface ThereBlob {
-  readonly name: string
-  readonly bytes: number
-}
-
 export interface Inventory {
   /** Of any kind. */
   readonly objects: number

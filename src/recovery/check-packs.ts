@@ -193,7 +193,7 @@ export function isLost(pack: PackState, number: number): boolean {
 }
 
 /** Those whose data was read longest ago, never first, until `percent` of all bytes are chosen. */
-export function chooseForData(
+function chooseForData(
   packs: readonly PackState[],
   lastRead: HostState['checked'],
   percent: number,
