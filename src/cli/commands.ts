@@ -308,6 +308,7 @@ export const commands = {
     options: {
       dir: { value: 'DIR', help: 'where; a temporary folder if not said', complete: 'folder' },
       keep: { help: 'leave everything in place afterwards' },
+      scale: { value: 'FACTOR', help: 'size of the shop; 1 is about 120 MiB', default: '1', hidden: true },
     },
     examples: [['backstock demo', 'takes a minute, touches nothing else']],
   },

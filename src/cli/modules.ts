@@ -21,5 +21,6 @@ export const commandModules: { readonly [N in CommandName]?: () => Promise<Comma
   'key revoke': () => import('./commands/key-revoke.ts'),
   'config check': () => import('./commands/config-check.ts'),
   'config schema': () => import('./commands/config-schema.ts'),
+  demo: () => import('./commands/demo.ts'),
   completion: () => import('./commands/completion.ts'),
 }
