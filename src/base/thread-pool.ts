@@ -77,6 +77,13 @@ export function openPool<J, R>(
     worker.on('error', (error) => {
       breakPool(pool, error)
     })
+    worker.on('messageerror', (error) => {
+      breakPool(pool, error)
+    })
+    // Not a thread that closePool() ended: then nobody waits any more.
+    worker.on('exit', (status) => {
+      breakPool(pool, new Error(`Bug: a worker thread ended by itself with status ${status}`))
+    })
     pool.threads.push(thread)
   }
   return pool
@@ -107,8 +114,9 @@ function postJob<J, R>(pool: ThreadPool<J, R>, thread: PoolThread, job: J): Prom
   })
 }
 
-/** Ends the threads, whatever they do. */
+/** Ends the threads, whatever they do. The promises of jobs under way stay open. */
 export async function closePool<J, R>(pool: ThreadPool<J, R>): Promise<void> {
+  pool.waiting.clear()
   await Promise.all(pool.threads.map(({ worker }) => worker.terminate()))
 }
 

@@ -1,112 +1,156 @@
 /** Turns files of a snapshot into restore jobs: about 16 MiB or 128 files each, huge files in parts of 64 MiB. */
 import { closeSync, ftruncateSync } from 'node:fs'
+import { corrupt } from '../base/bytes.ts'
+import { displayName } from '../base/file-entry.ts'
+import { extentsBytes, type Extents } from '../format/content.ts'
 import type { TreeEntry } from '../format/tree.ts'
-import { contentOf, fileExtents, placeOfChunk, type SnapshotReader } from '../repo/tree-reader.ts'
 import type { PackPlace } from '../repo/pack-reader.ts'
-import type { Extents } from '../format/content.ts'
+import { contentOf, fileExtents, placeOfChunk, type SnapshotReader } from '../repo/tree-reader.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import { restoreFailure, type RestoreTarget } from '../sources/files/target.ts'
 import { finishFile, openTarget, removeTarget } from '../sources/files/write.ts'
+import { isDamage } from './check-findings.ts'
 import type { ChunkPlaceRef, FileExtent, FileJob } from './restore-job.ts'
 import { submitRestore, type RestoreLanes } from './restore-lanes.ts'
 
 const JOB_FILES_MAX = 128
 const JOB_BYTES_MAX = 16 * 1024 * 1024
+const NO_BYTES = new Uint8Array(0)
 
 export interface Batcher {
   readonly reader: SnapshotReader
   readonly lanes: RestoreLanes
+  readonly target: RestoreTarget
   readonly delta: boolean
+  readonly ours: boolean
   files: FileJob[]
   packs: PackPlace[]
   packAt: Map<number, number>
   places: ChunkPlaceRef[]
   bytes: number
-  /** Files written in several jobs, finished at the end. */
-  readonly parts: { readonly path: string; readonly entry: TreeEntry }[]
-  /** Paths of parts that could not be written. */
-  readonly failed: Set<string>
+  /** Files that are written in several jobs and finished at the end. */
+  readonly parted: { readonly path: string; readonly entry: TreeEntry }[]
 }
 
-export function newBatcher(reader: SnapshotReader, lanes: RestoreLanes, delta: boolean): Batcher {
-  return {
-    reader,
-    lanes,
-    delta,
-    files: [],
-    packs: [],
-    packAt: new Map(),
-    places: [],
-    bytes: 0,
-    parts: [],
-    failed: new Set(),
-  }
+export function newBatcher(
+  reader: SnapshotReader,
+  lanes: RestoreLanes,
+  mode: { delta: boolean; ours: boolean },
+): Batcher {
+  const { delta, ours } = mode
+  const batch = { files: [], packs: [], packAt: new Map<number, number>(), places: [], bytes: 0 }
+  return { reader, lanes, target: lanes.target, delta, ours, ...batch, parted: [] }
+}
+
+/** A file that cannot be restored, and whose fault it is: the repository's, or this place's. */
+export interface LostFile {
+  readonly how: 'damaged' | 'failed'
+  readonly problem: FileProblem
 }
 
 /**
- * Adds a file to the batch; hands the batch over when it is full. Fails: repo.corrupt (this file), as earlier
- * jobs.
+ * Adds a file to the batch; hands the batch over when it is full. Returns what makes the file impossible:
+ * jobs for parts of it may be under way then. Fails: storage.*, and as earlier jobs.
  */
 export async function addFile(
   batcher: Batcher,
-  target: RestoreTarget,
   path: string,
   entry: TreeEntry,
-): Promise<void> {
-  const content = contentOf(entry)
-  if (content.kind === 'empty' || content.kind === 'inline') {
-    const inline = content.kind === 'inline' ? Uint8Array.from(content.bytes) : undefined
-    if (entry.size === (inline?.length ?? 0))
-      return await addJob(batcher, { path, entry, fileOffset: 0, extents: [], inline, whole: true })
+): Promise<LostFile | undefined> {
+  // Without views of bytes that the entry shares with its tree node: they would be posted with it.
+  const xattrs = entry.xattrs.map(({ name, value }) => ({ name, value: Uint8Array.from(value) }))
+  const lean = { ...entry, xattrs, content: NO_BYTES, node: undefined }
+  const job = { path, entry: lean, fileOffset: 0, extents: [], inline: undefined, part: 'whole' } as const
+  const inline = unlessDamaged(path, () => inlineOf(entry))
+  if (isLost(inline)) return inline
+  if (inline !== undefined) {
+    await addJob(batcher, { ...job, inline })
+    return undefined
   }
-  let made = false
-  let pending: { fileOffset: number; extents: FileExtent[] } | undefined
-  for await (const { offset, extents } of fileExtents(batcher.reader, entry)) {
-    if (pending !== undefined) {
-      if (!made) makeParts(batcher, target, path, entry)
-      made = true
-      await addJob(batcher, { path, entry, ...pending, inline: undefined, whole: false })
+  const nodes = fileExtents(batcher.reader, entry)
+  let part: FileJob['part'] = 'whole'
+  for (;;) {
+    const node = await nextNode(path, nodes)
+    if (isLost(node)) return node
+    if (node === undefined) return undefined
+    const { offset, extents } = node
+    if (offset === 0 && extentsBytes(extents) !== entry.size) {
+      const made = makeParted(batcher, path, entry)
+      if (isLost(made)) return made
+      part = made
     }
-    pending = { fileOffset: offset, extents: placeExtents(batcher, extents) }
+    const placed = unlessDamaged(path, () => placeExtents(batcher, extents))
+    if (isLost(placed)) return placed
+    await addJob(batcher, { ...job, fileOffset: offset, extents: placed, part })
   }
-  await addJob(batcher, {
-    path,
-    entry,
-    ...(pending ?? { fileOffset: 0, extents: [] }),
-    inline: undefined,
-    whole: !made,
-  })
 }
 
 /** Hands over what is in the batch. Fails: as earlier jobs. */
 export async function flushBatch(batcher: Batcher): Promise<void> {
   if (batcher.files.length === 0) return
-  const { files, packs, places, delta } = batcher
+  const { files, packs, places, delta, ours } = batcher
   batcher.files = []
   batcher.packs = []
   batcher.packAt = new Map()
   batcher.places = []
   batcher.bytes = 0
-  await submitRestore(batcher.lanes, { files, packs, places, delta })
+  await submitRestore(batcher.lanes, { files, packs, places, delta, ours })
 }
 
-/** Gives files that were written in parts their length and metadata; all jobs are done. */
-export function finishParts(batcher: Batcher, target: RestoreTarget): FileProblem[] {
-  return batcher.parts.flatMap(({ path, entry }) => {
-    if (batcher.failed.has(path)) {
-      removeTarget(target, path)
-      return []
+/**
+ * Gives files that were written in parts their metadata, and removes those that are lost; all jobs are done.
+ * Fails: restore.failed.
+ */
+export function finishParted(
+  batcher: Batcher,
+  isFileLost: (path: string) => boolean,
+): { problems: FileProblem[]; failed: FileProblem[]; files: number } {
+  const done = { problems: [] as FileProblem[], failed: [] as FileProblem[], files: 0 }
+  const { target } = batcher
+  for (const { path, entry } of batcher.parted) {
+    const opened = isFileLost(path) ? undefined : openTarget(target, path, { update: true })
+    if (opened === undefined) {
+      done.failed.push(...removeTarget(target, path))
+    } else if ('what' in opened) {
+      done.failed.push(opened)
+    } else if (opened.fresh) {
+      closeSync(opened.fd)
+      const what = 'cannot finish the file: it was taken away meanwhile'
+      done.failed.push({ path, code: 'EREPLACED', what }, ...removeTarget(target, path))
+    } else {
+      done.files++
+      done.problems.push(...finishFile({ fd: opened.fd, path }, entry))
     }
-    const opened = openTarget(target, path, { update: true })
-    return 'what' in opened ? [opened] : finishFile({ fd: opened.fd, path }, entry)
-  })
+  }
+  return done
 }
 
-/** Makes the file in full length, so that the threads only fill it in. */
-function makeParts(batcher: Batcher, target: RestoreTarget, path: string, entry: TreeEntry): void {
-  batcher.parts.push({ path, entry })
-  const opened = openTarget(target, path, { update: batcher.delta })
-  if ('what' in opened) return // said again by the thread that opens it
+/** Bytes of a tiny file, none for an empty one; undefined if the content lies in chunks. Fails: repo.corrupt. */
+function inlineOf(entry: TreeEntry): Uint8Array | undefined {
+  const content = contentOf(entry)
+  if (content.kind !== 'empty' && content.kind !== 'inline') return undefined
+  const inline = content.kind === 'inline' ? Uint8Array.from(content.bytes) : NO_BYTES
+  if (inline.length === entry.size) return inline
+  throw corrupt(`"${displayName(entry.name)}"`, `holds ${inline.length} bytes (its size is ${entry.size})`)
+}
+
+async function nextNode(
+  path: string,
+  nodes: AsyncGenerator<{ offset: number; extents: Extents }>,
+): Promise<{ offset: number; extents: Extents } | LostFile | undefined> {
+  try {
+    const { done, value } = await nodes.next()
+    return done === true ? undefined : value
+  } catch (error) {
+    return lostTo(path, error)
+  }
+}
+
+/** Makes the file in full length, so that the threads only fill it in. Fails: restore.failed. */
+function makeParted(batcher: Batcher, path: string, entry: TreeEntry): 'fresh' | 'old' | LostFile {
+  const opened = openTarget(batcher.target, path, { update: batcher.delta })
+  if ('what' in opened) return { how: 'failed', problem: opened }
+  batcher.parted.push({ path, entry })
   try {
     ftruncateSync(opened.fd, entry.size)
   } catch (error) {
@@ -114,6 +158,7 @@ function makeParts(batcher: Batcher, target: RestoreTarget, path: string, entry:
   } finally {
     closeSync(opened.fd)
   }
+  return opened.fresh ? 'fresh' : 'old'
 }
 
 async function addJob(batcher: Batcher, job: FileJob): Promise<void> {
@@ -139,4 +184,22 @@ function addPlace(batcher: Batcher, chunk: { id: Uint8Array; bytes: number }): n
     batcher.packAt.set(pack, packAt)
   }
   return batcher.places.push({ pack: packAt, number, id: Uint8Array.from(chunk.id), bytes: chunk.bytes }) - 1
+}
+
+function unlessDamaged<T>(path: string, read: () => T): T | LostFile {
+  try {
+    return read()
+  } catch (error) {
+    return lostTo(path, error)
+  }
+}
+
+/** Rethrows what is no damage. */
+function lostTo(path: string, error: unknown): LostFile {
+  if (!isDamage(error)) throw error
+  return { how: 'damaged', problem: { path, code: 'EDAMAGED', what: `cannot be restored: ${error.message}` } }
+}
+
+function isLost(value: unknown): value is LostFile {
+  return typeof value === 'object' && value !== null && 'how' in value
 }

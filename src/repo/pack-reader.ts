@@ -20,7 +20,6 @@ import {
 } from '../format/pack.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { decompress } from './compress.ts'
-import { epochPrivateKey, type DomainKeys } from './keys.ts'
 import { packName } from './names.ts'
 
 /** One read that holds the footer and, nearly always, the header. */
@@ -60,25 +59,6 @@ export interface PackReader {
   /** By `pack id:frame`, least recently used first. */
   readonly frames: Map<string, Uint8Array>
   frameBytes: number
-}
-
-/** Fails: key.role when the credential may not read contents. */
-export function readerKeys(keys: DomainKeys, repository: string): ReaderKeys {
-  const halves = (half: 'data' | 'meta') =>
-    new Map(keys.epochs.map(({ epoch }) => [epoch, epochPrivateKey(keys, epoch, half)] as const))
-  if (keys.idKey === undefined)
-    throw new Failure(
-      'key.role',
-      `Cannot read domain ${keys.domain}: this credential holds no key to its chunks`,
-    )
-  return {
-    repository: Buffer.from(repository, 'hex'),
-    domain: keys.domain,
-    idKey: keys.idKey,
-    indexKey: keys.indexKey,
-    dataPrivate: halves('data'),
-    metaPrivate: halves('meta'),
-  }
 }
 
 export function newPackReader(store: BlobStore, keys: ReaderKeys): PackReader {

@@ -22,11 +22,11 @@ import { openLineage } from './lineage.ts'
 import {
   newPackReader,
   readChunkAt,
-  readerKeys,
   type PackPlace,
   type PackReader,
   type ReaderKeys,
 } from './pack-reader.ts'
+import { readerKeys } from './reader-keys.ts'
 import type { StoredSnapshot } from './snapshots.ts'
 
 export interface SnapshotReader {
@@ -89,11 +89,28 @@ async function readNode(reader: SnapshotReader, id: Uint8Array): Promise<TreeNod
   return decodeNode(Buffer.from(await readChunk(reader, id)), `tree node ${Buffer.from(id).toString('hex')}`)
 }
 
-/** Entries of a directory in ascending order of their names. */
-export async function* readDirectory(reader: SnapshotReader, node: Uint8Array): AsyncGenerator<TreeEntry> {
-  const read = await readNode(reader, node)
+/** Hears of a node that cannot be read, and throws to end the walk; returns to go on without what lies in it. */
+export type OnDamage = (path: string, error: unknown) => void
+
+/** Entries of a directory in ascending order of their names. Fails: storage.*, repo.corrupt, or as `onDamage`. */
+export async function* readDirectory(
+  reader: SnapshotReader,
+  node: Uint8Array,
+  onDamage: (error: unknown) => void = rethrow,
+): AsyncGenerator<TreeEntry> {
+  let read: TreeNode
+  try {
+    read = await readNode(reader, node)
+  } catch (error) {
+    onDamage(error)
+    return
+  }
   if (read.kind === 'leaf') yield* read.entries
-  else for (const child of read.children) yield* readDirectory(reader, child.node)
+  else for (const child of read.children) yield* readDirectory(reader, child.node, onDamage)
+}
+
+function rethrow(error: unknown): never {
+  throw error
 }
 
 /** The root directory of the snapshot, as a node id. */
@@ -138,24 +155,28 @@ export interface TreeEvent {
  */
 export async function* walkTree(
   reader: SnapshotReader,
-  options: { into?: (path: string) => boolean } = {},
+  options: { into?: (path: string) => boolean; onDamage?: OnDamage } = {},
 ): AsyncGenerator<TreeEvent> {
-  yield* walkNode(reader, rootNode(reader), '', options.into ?? (() => true))
+  const { into = () => true, onDamage = (_, error) => rethrow(error) } = options
+  yield* walkNode(reader, rootNode(reader), '', { into, onDamage })
 }
 
 async function* walkNode(
   reader: SnapshotReader,
   node: Uint8Array,
   base: string,
-  into: (path: string) => boolean,
+  options: { into: (path: string) => boolean; onDamage: OnDamage },
 ): AsyncGenerator<TreeEvent> {
-  for await (const entry of readDirectory(reader, node)) {
+  const onDamage = (error: unknown): void => {
+    options.onDamage(base === '' ? '/' : base, error)
+  }
+  for await (const entry of readDirectory(reader, node, onDamage)) {
     const path = `${base}/${entry.name}`
     if (entry.node === undefined) {
       yield { kind: 'entry', path, entry }
-    } else if (into(path)) {
+    } else if (options.into(path)) {
       yield { kind: 'enter', path, entry }
-      yield* walkNode(reader, entry.node, path, into)
+      yield* walkNode(reader, entry.node, path, options)
       yield { kind: 'leave', path, entry }
     }
   }

@@ -60,7 +60,7 @@ async function restoreShown(
   }
 }
 
-/** What could not be restored makes the exit status 1; what lacks an owner or attribute, 3. */
+/** What is missing makes the exit status 1; an owner or attribute that this user may not set does not. */
 function printRestored(
   context: CommandContext,
   snapshot: StoredSnapshot,
@@ -68,10 +68,12 @@ function printRestored(
   input: InputOf<'restore'>,
 ): number {
   const { printer } = context
-  const { damaged, problems } = summary
+  const { damaged, failed, problems } = summary
   printProblems(context, damaged, 'repo.corrupt')
+  printProblems(context, failed, 'restore.failed')
   printProblems(context, problems, 'restore.failed')
-  const exit = damaged.length > 0 ? FAILURES['restore.failed'].exit : problems.length > 0 ? 3 : 0
+  const missing = damaged.length + failed.length
+  const exit = missing > 0 ? FAILURES['restore.failed'].exit : 0
   const { seconds, ...numbers } = summary
   const event = {
     ...numbers,
@@ -82,6 +84,7 @@ function printRestored(
     to: input.to,
     dryRun: input.dryRun,
     damaged: damaged.length,
+    failed: failed.length,
     problems: problems.length,
     seconds: Math.round(seconds * 1000) / 1000,
     exit,
@@ -92,7 +95,7 @@ function printRestored(
   const kept = summary.bytesKept > 0 ? `, of which ${formatBytes(summary.bytesKept)} was there already` : ''
   const resumed = summary.resumed > 0 ? `, ${formatCounted(summary.resumed, 'file')} by an earlier run` : ''
   const lines = [`${done} ${what}, ${folders} in ${formatDuration(seconds * 1000)}${kept}${resumed}`]
-  if (damaged.length > 0) lines.push(`${formatCounted(damaged.length, 'file')} could not be restored.`)
+  if (missing > 0) lines.push(`${formatCounted(missing, 'entry', 'entries')} could not be restored.`)
   printSummary(printer, event, lines)
   return exit
 }

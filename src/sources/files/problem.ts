@@ -9,6 +9,8 @@ export interface FileProblem {
   readonly code: string
   /** What could not be done and why, without the path: `cannot read the folder: permission denied`. */
   readonly what: string
+  /** Of a restore: the entry is not there at all. Otherwise something about it could not be had or set. */
+  readonly missing?: true
 }
 
 /** The problem of a thrown system error; rethrows a Failure, and what is a bug. */

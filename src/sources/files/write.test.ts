@@ -231,6 +231,7 @@ test('`openTarget()` leaves an existing file alone unless it may replace or upda
     path: 'file',
     code: 'EEXIST',
     what: 'cannot create the file: file already exists',
+    missing: true,
   })
   assert.equal(makeEntry(target, 'file', entryOf({ type: 'symlink', target: 'x' }))[0]?.code, 'EEXIST')
   closeRestoreTarget(target)

@@ -63,7 +63,7 @@ export function makeEntry(target: RestoreTarget, path: string, entry: FileEntry)
     }
     return applyMetadata(path, place, entry)
   } catch (error) {
-    return [restoreProblem(path, `cannot create the ${entry.type}`, error)]
+    return [{ ...restoreProblem(path, `cannot create the ${entry.type}`, error), missing: true }]
   }
 }
 
@@ -83,7 +83,7 @@ export function openTarget(
     if (existing !== undefined) return { fd: existing, fresh: false }
     return { fd: openFresh(target, place), fresh: true }
   } catch (error) {
-    return restoreProblem(path, 'cannot create the file', error)
+    return { ...restoreProblem(path, 'cannot create the file', error), missing: true }
   }
 }
 
@@ -162,7 +162,7 @@ export function linkEntry(target: RestoreTarget, path: string, existing: string)
     linkSync(pathBytes(source), pathBytes(place))
     return []
   } catch (error) {
-    return [restoreProblem(path, 'cannot create the hard link', error)]
+    return [{ ...restoreProblem(path, 'cannot create the hard link', error), missing: true }]
   }
 }
 
