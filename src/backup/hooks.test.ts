@@ -98,7 +98,7 @@ test('backupBetweenHooks() keeps the snapshot when after fails, and says so', as
   )
 })
 
-test('backupBetweenHooks() runs onFailure of a cancelled run too: it may start again what stands still', async () => {
+test('backupBetweenHooks() runs onFailure of a cancelled run too', async () => {
   const cancelling = new AbortController()
   const options = { ...world(), signal: cancelling.signal, log: () => cancelling.abort() }
   await assert.rejects(

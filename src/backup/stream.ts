@@ -52,7 +52,8 @@ async function* failingAs(event: StreamEvent): AsyncGenerator<Uint8Array> {
       next = await content.next()
     } catch (error) {
       if (isFailure(error)) throw error
-      const message = `Cannot read "${displayName(event.path)}": the stream broke off (${describeError(error)})`
+      const is = `the stream broke off (${describeError(error)})`
+      const message = `Cannot read "${displayName(event.path)}": ${is}`
       throw new Failure('source.failed', message, { cause: error })
     }
     if (next.done === true) return

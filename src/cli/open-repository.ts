@@ -148,7 +148,7 @@ export async function holdsRepository(store: BlobStore): Promise<boolean> {
 }
 
 /** The kit, identity or writer credential that the configuration names. Fails: key.*, host.file. */
-export async function readCredentialFile(context: CommandContext, loaded: LoadedConfig): Promise<Credential> {
+async function readCredentialFile(context: CommandContext, loaded: LoadedConfig): Promise<Credential> {
   const { identity, writer } = loaded.config.repository
   const tell = (warnings: readonly string[]): void => {
     // The configuration warned already of files that everybody may read.

@@ -228,9 +228,7 @@ const schema = z.strictObject({
 
 /** A checked configuration: defaults filled in, sizes in bytes, durations in seconds. */
 export type Config = z.output<typeof schema>
-export type SourceConfig = z.output<typeof source>
 export type FilesSourceConfig = z.output<typeof filesSource>
-export type HooksConfig = z.output<typeof hooks>
 /** Where a secret comes from. */
 export type SecretConfig = z.output<typeof secret>
 /** A command for the shell (text) or a program and its arguments. */

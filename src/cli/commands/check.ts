@@ -80,7 +80,7 @@ function printReport({ printer }: CommandContext, report: CheckReport): void {
   const { bytes, bytesRead, bytesCovered, oldest } = coverage
   const part = bytes === 0 ? 100 : Math.floor((bytesCovered / bytes) * 100)
   const since = oldest === undefined ? '' : `, the oldest proof of ${showMoment(printer, oldest)}`
-  const read = `Data: ${formatBytes(bytesRead)} read now; ${part} % of ${formatBytes(bytes)} is proven${since}`
+  const read = `Data: ${formatBytes(bytesRead)} read now, ${part} % of ${formatBytes(bytes)} proven${since}`
   const result =
     errors === 0 && warnings === 0
       ? 'No errors.'
