@@ -36,7 +36,7 @@ export interface SavedTree {
 
 /** Everything is durable when it resolves. Fails: as the store's put, cancelled. */
 export async function saveTree(run: BackupRun, engine: Engine, view: SourceView): Promise<SavedTree> {
-  const { host, domain, source, plan, options, keys } = run
+  const { host, source, plan, options, keys } = run
   const idKey = requireIdKey(keys)
   const parent = plan.parent && openParent(run, engine, plan.parent.id)
   const temporary = join(subFolder(host, 'trees'), `${source.name}.${randomHex(8)}.tmp`)
