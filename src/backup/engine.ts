@@ -67,9 +67,12 @@ export function openEngine(options: EngineOptions): Engine {
   const shared = beginSession(options.index)
   const runs = newRunWriter(store, keys, options.adopted)
   const { packBytesMax } = chunking
-  const saver = newSaver({ keys, store, index: attachIndex(shared), packBytesMax, packBuffers: 2 }, (pack) => {
-    takeStored(engine, pack)
-  })
+  const saver = newSaver(
+    { keys, store, index: attachIndex(shared), packBytesMax, packBuffers: 2 },
+    (pack) => {
+      takeStored(engine, pack)
+    },
+  )
   const settings: LaneSettings = {
     sizes: chunking.cdc,
     runBytes: chunking.pagesRunBytes,

@@ -87,7 +87,8 @@ export function newReader(bytes: Uint8Array, what: string): ByteReader {
 /** Moves past `count` bytes and returns where they began. Fails: repo.corrupt. */
 export function take(reader: ByteReader, count: number): number {
   const start = reader.offset
-  if (count < 0 || start + count > reader.end) throw corrupt(reader.what, `ends ${start + count - reader.end} bytes early`)
+  if (count < 0 || start + count > reader.end)
+    throw corrupt(reader.what, `ends ${start + count - reader.end} bytes early`)
   reader.offset = start + count
   return start
 }
@@ -117,7 +118,8 @@ export function getVarint(reader: ByteReader): number {
     value += (byte & 0x7f) * scale
     if (value > Number.MAX_SAFE_INTEGER) throw corrupt(reader.what, 'holds a number above 2^53')
     if (byte < 0x80) {
-      if (byte === 0 && scale > 1) throw corrupt(reader.what, 'holds a number that is not in its shortest form')
+      if (byte === 0 && scale > 1)
+        throw corrupt(reader.what, 'holds a number that is not in its shortest form')
       return value
     }
     scale *= 128
@@ -128,7 +130,8 @@ export function getVarint(reader: ByteReader): number {
 /** A varint that counts things of at least `unitBytes` each: refuses counts that cannot fit in what is left. */
 export function getCount(reader: ByteReader, unitBytes: number): number {
   const count = getVarint(reader)
-  if (count * unitBytes > reader.end - reader.offset) throw corrupt(reader.what, `claims ${count} entries, more than fit`)
+  if (count * unitBytes > reader.end - reader.offset)
+    throw corrupt(reader.what, `claims ${count} entries, more than fit`)
   return count
 }
 
@@ -145,7 +148,8 @@ export function getSized(reader: ByteReader): Buffer {
 
 /** Refuses trailing bytes. */
 export function expectEnd(reader: ByteReader): void {
-  if (reader.offset !== reader.end) throw corrupt(reader.what, `has ${reader.end - reader.offset} bytes too many`)
+  if (reader.offset !== reader.end)
+    throw corrupt(reader.what, `has ${reader.end - reader.offset} bytes too many`)
 }
 
 /** The failure of a record that does not decode. */

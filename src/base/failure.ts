@@ -1,9 +1,9 @@
 /**
  * The one error class and the one table of failure codes.
  *
- * A Failure is an operating error that a person can act on: what was tried, what is, what must be, what to do.
- * Foreign errors (errno, age, zod) become a Failure once, where they arise, with `cause` kept. Bugs are `assert`.
- * Results that are the product (check, drill) are findings, never exceptions.
+ * A Failure is an operating error that a person can act on: what was tried, what is, what must be, what to
+ * do. Foreign errors (errno, age, zod) become a Failure once, where they arise, with `cause` kept. Bugs are
+ * `assert`. Results that are the product (check, drill) are findings, never exceptions.
  */
 
 interface FailureKind {
@@ -18,40 +18,76 @@ export const FAILURES = {
   'usage.invalid': { exit: 20, hint: 'Run the command with --help to see what it takes.' },
   'config.missing': { exit: 20, hint: 'Write a backstock.yaml, or name one with --config FILE.' },
   'config.invalid': { exit: 20, hint: 'Mend the named line of the configuration file.' },
-  'cancelled': { exit: 130, hint: 'Run the command again: finished parts are taken over.' },
+  cancelled: { exit: 130, hint: 'Run the command again: finished parts are taken over.' },
   'host.unsupported': { exit: 1, hint: 'See the list of supported systems in README.md.' },
-  'host.file': { exit: 1, hint: 'Look at the named file or folder: does it exist, and may this user use it?' },
+  'host.file': {
+    exit: 1,
+    hint: 'Look at the named file or folder: does it exist, and may this user use it?',
+  },
   'host.hook': { exit: 27, hint: 'Run the hook by hand to see why it fails.' },
   'storage.missing': { exit: 1, hint: 'Run `backstock check` to see which restore points this hurts.' },
-  'storage.exists': { exit: 1, hint: 'Two writers share one credential, or the store is damaged: run `backstock check`.' },
-  'storage.full': { exit: 21, hint: 'Free space in the store, or expire old snapshots; then run the command again.' },
+  'storage.exists': {
+    exit: 1,
+    hint: 'Two writers share one credential, or the store is damaged: run `backstock check`.',
+  },
+  'storage.full': {
+    exit: 21,
+    hint: 'Free space in the store, or expire old snapshots; then run the command again.',
+  },
   'storage.readonly': { exit: 22, hint: 'Mount the store read-write, or choose another one.' },
   'storage.denied': { exit: 22, hint: 'Give this user the right to use the store.' },
-  'storage.offline': { exit: 22, hint: 'Bring the store back (mount, network, server); then run the command again.' },
+  'storage.offline': {
+    exit: 22,
+    hint: 'Bring the store back (mount, network, server); then run the command again.',
+  },
   'storage.short': { exit: 1, hint: 'The object is cut short: run `backstock check`.' },
   'storage.timeout': { exit: 22, hint: 'The store does not answer: look at its host and the line to it.' },
   'repo.missing': { exit: 10, hint: 'Run `backstock init` first, or correct repository.store.' },
   'repo.exists': { exit: 1, hint: 'Choose an empty place, or use the repository that is there.' },
   'repo.busy': { exit: 11, hint: 'Wait for the other run to end; nothing needs to be unlocked.' },
   'repo.corrupt': { exit: 23, hint: 'Run `backstock check` to see what is hurt.' },
-  'repo.foreign': { exit: 12, hint: 'The credential or object belongs to another repository: use the matching one.' },
-  'repo.forged': { exit: 23, hint: 'Do not trust this store until you know who wrote the object; other copies may be sound.' },
-  'repo.rolledback': { exit: 23, hint: 'The store shows an older state than this host has seen: someone hid or lost objects.' },
+  'repo.foreign': {
+    exit: 12,
+    hint: 'The credential or object belongs to another repository: use the matching one.',
+  },
+  'repo.forged': {
+    exit: 23,
+    hint: 'Do not trust this store until you know who wrote the object; other copies may be sound.',
+  },
+  'repo.rolledback': {
+    exit: 23,
+    hint: 'The store shows an older state than this host has seen: someone hid or lost objects.',
+  },
   'repo.newer': { exit: 26, hint: 'Use a newer Backstock: this one would not understand what it reads.' },
   'repo.older': { exit: 26, hint: 'Use the Backstock that wrote it, or migrate the repository.' },
   'repo.nosnapshot': { exit: 1, hint: 'Run `backstock snapshots` to see what there is.' },
   'repo.rule': { exit: 1, hint: 'Run a full backup: it depends on nothing older.' },
   'key.wrong': { exit: 12, hint: 'Use the identity that `backstock init` wrote for this repository.' },
-  'key.invalid': { exit: 12, hint: 'The key file is damaged or cut short: use another copy of the recovery kit.' },
+  'key.invalid': {
+    exit: 12,
+    hint: 'The key file is damaged or cut short: use another copy of the recovery kit.',
+  },
   'key.missing': { exit: 12, hint: 'Name the file with repository.identity or repository.writer.' },
-  'key.role': { exit: 12, hint: 'This credential may only write: use the recovery kit on another host to read.' },
+  'key.role': {
+    exit: 12,
+    hint: 'This credential may only write: use the recovery kit on another host to read.',
+  },
   'key.revoked': { exit: 12, hint: 'Make a new credential with `backstock key writer`.' },
-  'source.missing': { exit: 24, hint: 'Is the disk mounted? Nothing was stored; the older snapshots are untouched.' },
+  'source.missing': {
+    exit: 24,
+    hint: 'Is the disk mounted? Nothing was stored; the older snapshots are untouched.',
+  },
   'source.emptied': { exit: 24, hint: 'If it is meant to be empty, run once with --allow-empty.' },
   'source.unreadable': { exit: 3, hint: 'Give the user the right to read the named files, or exclude them.' },
   'source.failed': { exit: 24, hint: 'Look at the source: nothing was committed.' },
-  'restore.refused': { exit: 25, hint: 'Choose an empty folder, or say --delta to rewrite what differs, or --overwrite.' },
-  'restore.failed': { exit: 1, hint: 'Free space or mend the named place, then run the same command: it resumes.' },
+  'restore.refused': {
+    exit: 25,
+    hint: 'Choose an empty folder, or say --delta to rewrite what differs, or --overwrite.',
+  },
+  'restore.failed': {
+    exit: 1,
+    hint: 'Free space or mend the named place, then run the same command: it resumes.',
+  },
 } as const satisfies Record<string, FailureKind>
 
 export type FailureCode = keyof typeof FAILURES
@@ -59,7 +95,10 @@ export type FailureCode = keyof typeof FAILURES
 /** What a Failure carries besides its sentence: names and numbers for `--json`, never secrets. */
 export type FailureFacts = Record<string, string | number | boolean | undefined>
 
-/** An operating error with a stable code. `message` reads: Cannot <action> "<thing>": <what is> (<what must be>). */
+/**
+ * An operating error with a stable code. `message` reads: Cannot <action> "<thing>": <what is> (<what must
+ * be>).
+ */
 export class Failure extends Error {
   override readonly name = 'Failure'
   readonly code: FailureCode

@@ -1,6 +1,6 @@
 /**
- * Key bundles: the keys of one domain and epoch, wrapped for one recipient as an age file
- * (docs/format.md, section 3). A bundle is not signed: it is believed only as far as the signed config vouches for it.
+ * Key bundles: the keys of one domain and epoch, wrapped for one recipient as an age file (docs/format.md,
+ * section 3). A bundle is not signed: it is believed only as far as the signed config vouches for it.
  */
 import { Failure, isFailure } from '../base/failure.ts'
 import * as z from 'zod'
@@ -43,9 +43,9 @@ const bundleShape = z.looseObject({
 })
 
 /**
- * Wraps and puts a bundle for one recipient. The randomness of the age file is derived from the authority's seed and
- * the plaintext, so a repeated put after a crash writes the same bytes and is no conflict.
- * Fails: storage.exists (somebody else put another bundle there), key.invalid (recipient), as put().
+ * Wraps and puts a bundle for one recipient. The randomness of the age file is derived from the authority's
+ * seed and the plaintext, so a repeated put after a crash writes the same bytes and is no conflict. Fails:
+ * storage.exists (somebody else put another bundle there), key.invalid (recipient), as put().
  */
 export async function putBundle(
   store: BlobStore,
@@ -60,8 +60,9 @@ export async function putBundle(
 }
 
 /**
- * Reads and opens the kit's bundle of one domain and epoch, and holds it against the config.
- * Fails: repo.corrupt (missing, cut, damaged), repo.forged (another's, or other keys than the config lists), repo.newer.
+ * Reads and opens the kit's bundle of one domain and epoch, and holds it against the config. Fails:
+ * repo.corrupt (missing, cut, damaged), repo.forged (another's, or other keys than the config lists),
+ * repo.newer.
  */
 export async function openBundle(
   store: BlobStore,

@@ -1,9 +1,10 @@
 /**
- * Changes of who may do what: writers, restorers, janitors, epochs. Each is one signed config/<n+1>, put if absent;
- * whoever loses the race reads again and redoes its change. Bundles are put before the config that needs them, so a
- * crash leaves the old state (and bundles that nothing lists) or the new one.
+ * Changes of who may do what: writers, restorers, janitors, epochs. Each is one signed config/<n+1>, put if
+ * absent; whoever loses the race reads again and redoes its change. Bundles are put before the config that
+ * needs them, so a crash leaves the old state (and bundles that nothing lists) or the new one.
  *
- * Only the recovery kit may do this. Nothing here deletes: taking a right away binds the future, not the past.
+ * Only the recovery kit may do this. Nothing here deletes: taking a right away binds the future, not the
+ * past.
  */
 import type { Clock } from '../base/clock.ts'
 import { formatTime } from '../base/clock.ts'
@@ -77,9 +78,9 @@ export function listKeys(config: Config): KeyList {
 }
 
 /**
- * Lets the holder of another age identity read (restorer) or see what is referenced (janitor), in all domains and
- * epochs. Again for the same recipient and role: no change.
- * Fails: key.invalid (no age1… key), usage.invalid (listed in another role, too many), storage.exists.
+ * Lets the holder of another age identity read (restorer) or see what is referenced (janitor), in all domains
+ * and epochs. Again for the same recipient and role: no change. Fails: key.invalid (no age1… key),
+ * usage.invalid (listed in another role, too many), storage.exists.
  */
 export async function addRecipient(
   owner: Owner,
@@ -105,8 +106,8 @@ export async function addRecipient(
 }
 
 /**
- * Makes a writer with a domain of its own and returns its credential. `save` must make the credential durable; it is
- * called once, before the writer is registered, so that no registered writer lacks its file.
+ * Makes a writer with a domain of its own and returns its credential. `save` must make the credential
+ * durable; it is called once, before the writer is registered, so that no registered writer lacks its file.
  * Fails: usage.invalid (an active writer has this name), whatever `save` fails with.
  */
 export async function addWriter(
@@ -175,9 +176,9 @@ export async function rotateEpoch(owner: Owner, domainId: string): Promise<OpenC
 }
 
 /**
- * Takes a recipient from the list and gives every active domain a new epoch that it does not get. What was sealed
- * before stays open to it, and so do the index keys, which do not change: see `stillOpens`.
- * Fails: usage.invalid (no such recipient, or the kit's own).
+ * Takes a recipient from the list and gives every active domain a new epoch that it does not get. What was
+ * sealed before stays open to it, and so do the index keys, which do not change: see `stillOpens`. Fails:
+ * usage.invalid (no such recipient, or the kit's own).
  */
 export async function removeRecipient(
   owner: Owner,
@@ -207,8 +208,9 @@ export async function removeRecipient(
 }
 
 /**
- * Reads the config, lets `change` say which fields become what (undefined: none), and puts the next one. `change` is
- * called again after a lost race. Fails: repo.busy (lost too often), as readConfig() and openKeys().
+ * Reads the config, lets `change` say which fields become what (undefined: none), and puts the next one.
+ * `change` is called again after a lost race. Fails: repo.busy (lost too often), as readConfig() and
+ * openKeys().
  */
 async function changeConfig(
   owner: Owner,

@@ -1,6 +1,6 @@
 /**
- * Who may do what with an open repository: init, and from a credential (kit, identity, writer) to the keys of each
- * domain. Bundles are opened one domain at a time, when first asked for. docs/format.md, sections 2 and 3.
+ * Who may do what with an open repository: init, and from a credential (kit, identity, writer) to the keys of
+ * each domain. Bundles are opened one domain at a time, when first asked for. docs/format.md, sections 2 and 3.
  *
  * Adding and removing writers and recipients is key-changes.ts; the text of key files is kit.ts.
  */
@@ -68,9 +68,9 @@ export interface CreateKeysOptions {
 }
 
 /**
- * Creates the repository: the bundle first, then config/1, which is the promise. A crash before leaves no repository,
- * and init may simply run again. The kit must be safe on disk before: without it the repository cannot be opened.
- * Fails: repo.exists (also for the loser of two concurrent inits), key.missing,
+ * Creates the repository: the bundle first, then config/1, which is the promise. A crash before leaves no
+ * repository, and init may simply run again. The kit must be safe on disk before: without it the repository
+ * cannot be opened. Fails: repo.exists (also for the loser of two concurrent inits), key.missing,
  * usage.invalid (names), as put().
  */
 export async function createKeys(options: CreateKeysOptions): Promise<OpenConfig> {
@@ -176,7 +176,10 @@ export function currentEpoch(keys: DomainKeys): EpochKeys {
   return last
 }
 
-/** The private key that opens what was sealed in an epoch. Fails: key.role (not this credential's), repo.corrupt. */
+/**
+ * The private key that opens what was sealed in an epoch. Fails: key.role (not this credential's),
+ * repo.corrupt.
+ */
 export function epochPrivateKey(keys: DomainKeys, epoch: number, half: 'meta' | 'data'): Buffer {
   const found = keys.epochs.find((each) => each.epoch === epoch)
   if (found === undefined) throw corrupt(`epoch ${epoch} of domain ${keys.domain}`, 'is not in the config')

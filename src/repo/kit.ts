@@ -1,6 +1,7 @@
 /**
- * Key files as text: the recovery kit, a reader's identity (both age identity files) and the writer credential (JSON).
- * docs/format.md, section 3. Text <-> records only; files on disk are key-files.ts, keys in the store are keys.ts.
+ * Key files as text: the recovery kit, a reader's identity (both age identity files) and the writer
+ * credential (JSON). docs/format.md, section 3. Text <-> records only; files on disk are key-files.ts, keys
+ * in the store are keys.ts.
  *
  * No message here quotes what a file holds.
  */
@@ -84,8 +85,8 @@ export function formatLockedKit(kit: Kit, passphrase: string, logN?: number): st
 }
 
 /**
- * A kit or identity from the bytes of its file; `what` names the file in messages.
- * Fails: key.invalid (damaged, cut short, or no kit), key.missing (it needs a passphrase), key.wrong (passphrase).
+ * A kit or identity from the bytes of its file; `what` names the file in messages. Fails: key.invalid
+ * (damaged, cut short, or no kit), key.missing (it needs a passphrase), key.wrong (passphrase).
  */
 export function parseKit(bytes: Uint8Array, what: string, passphrase?: string): Kit {
   if (bytes.length > KEY_FILE_BYTES_MAX) throw invalid(what, 'it is too large to be a key file')

@@ -3,9 +3,9 @@
  * the index.
  *
  * Synchronous per chunk; asynchronous only where a pack is full and its buffer must be traded for a free one.
- * At most `packBuffers` packs of a kind exist a saver, so memory is bounded and a slow store holds the reading back. A
- * chunk is durable only once its pack was stored, which `onStored` tells; flushSaver() waits for all of
- * them.
+ * At most `packBuffers` packs of a kind exist a saver, so memory is bounded and a slow store holds the
+ * reading back. A chunk is durable only once its pack was stored, which `onStored` tells; flushSaver() waits
+ * for all of them.
  */
 import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 import {
@@ -83,7 +83,10 @@ export interface SaverSetup {
   readonly index: ChunkIndex
   /** Bytes of a pack at most; larger only for a chunk that does not fit otherwise. */
   readonly packBytesMax: number
-  /** Buffers a kind of pack: 2 fill one pack while another is stored, 1 waits (for stores whose put blocks anyway). */
+  /**
+   * Buffers a kind of pack: 2 fill one pack while another is stored, 1 waits (for stores whose put blocks
+   * anyway).
+   */
   readonly packBuffers: 1 | 2
 }
 
