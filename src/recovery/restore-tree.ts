@@ -153,10 +153,11 @@ function makeFolders(state: TreeRestore): void {
 
 function takeSpecial(state: TreeRestore, path: string, entry: TreeEntry): void {
   state.totals.others++
-  if (state.writing === undefined) return
+  if (state.writing === undefined || isFurtherName(state, path, entry)) return
   const problems = makeEntry(state.writing.target, path, entry)
-  // Devices and the like hold no content: a user who may not make them loses nothing that was backed up.
   const [problem] = problems
+  if (problem?.missing !== true) noteFirstName(state, path, entry)
+  // Devices and the like hold no content: a user who may not make them loses nothing that was backed up.
   if (entry.type === 'symlink' && problem?.missing === true) lose(state, { how: 'failed', problem })
   else addProblems(state, problems)
 }
@@ -164,16 +165,8 @@ function takeSpecial(state: TreeRestore, path: string, entry: TreeEntry): void {
 async function takeFile(state: TreeRestore, path: string, entry: TreeEntry): Promise<void> {
   state.totals.files++
   state.totals.bytes += entry.size
-  if (entry.links > 1) {
-    const key = `${entry.dev}:${entry.inode}`
-    const first = state.firstNames.get(key)
-    if (first !== undefined) {
-      state.links.push({ path, first })
-      return
-    }
-    state.firstNames.set(key, path)
-  }
-  if (state.writing === undefined) return
+  if (state.writing === undefined || isFurtherName(state, path, entry)) return
+  noteFirstName(state, path, entry)
   const { target, batcher, mode } = state.writing
   if (mode.resume && isDone(target, path, entry)) {
     state.totals.resumed++
@@ -185,6 +178,17 @@ async function takeFile(state: TreeRestore, path: string, entry: TreeEntry): Pro
   if (lost === undefined) return
   lose(state, lost)
   if (mode.ours) for (const problem of removeTarget(target, path)) lose(state, { how: 'failed', problem })
+}
+
+/** Whether another name of the same file was restored; then this one becomes a link at the end. */
+function isFurtherName(state: TreeRestore, path: string, entry: TreeEntry): boolean {
+  const first = entry.links > 1 ? state.firstNames.get(`${entry.dev}:${entry.inode}`) : undefined
+  if (first !== undefined) state.links.push({ path, first })
+  return first !== undefined
+}
+
+function noteFirstName(state: TreeRestore, path: string, entry: TreeEntry): void {
+  if (entry.links > 1) state.firstNames.set(`${entry.dev}:${entry.inode}`, path)
 }
 
 /** A file whose metadata is right was finished before the interruption: its times are set last. */

@@ -25,7 +25,7 @@ import type { Stats } from 'node:fs'
 import { pathBytes } from '../../base/file-entry.ts'
 import type { FileEntry } from '../../base/file-entry.ts'
 import { errnoOf } from '../../base/failure.ts'
-import { makeDevice, makeFifo, punchHole } from '../../base/posix.ts'
+import { deviceNumber, makeDevice, makeFifo, punchHole } from '../../base/posix.ts'
 import { applyMetadata, setMode } from './metadata.ts'
 import type { FileProblem } from './problem.ts'
 import { forgetFolder, placeOf, restoreFailure, restoreProblem } from './target.ts'
@@ -55,9 +55,8 @@ export function makeEntry(target: RestoreTarget, path: string, entry: FileEntry)
       makeFolder(target, place, there)
       return []
     }
-    const isSameLink =
-      there?.isSymbolicLink() === true && entry.type === 'symlink' && linkAt(place) === entry.target
-    if (!isSameLink) {
+    // What also has a name elsewhere is not kept: its metadata would change there too.
+    if (there === undefined || there.nlink > 1 || !isSameSpecial(place, there, entry)) {
       if (there !== undefined) giveWay(target, place, there)
       makeSpecial(place, entry)
     }
@@ -199,6 +198,13 @@ function makeSpecial(place: string, entry: FileEntry): void {
   else if (entry.type === 'char' || entry.type === 'block') {
     makeDevice(place, { type: entry.type, mode: 0o600, major: entry.major, minor: entry.minor })
   } else throw new Error(`Bug: makeEntry() got a ${entry.type}`)
+}
+
+function isSameSpecial(place: string, there: Stats, entry: FileEntry): boolean {
+  if (entry.type === 'symlink') return there.isSymbolicLink() && linkAt(place) === entry.target
+  if (entry.type === 'fifo') return there.isFIFO()
+  const isSameType = entry.type === 'char' ? there.isCharacterDevice() : there.isBlockDevice()
+  return isSameType && BigInt(there.rdev) === deviceNumber(entry.major, entry.minor)
 }
 
 /** The file that is there, if it may be rewritten in place. */
