@@ -1,0 +1,97 @@
+/**
+ * Writes the pages of the guide that repeat the table of failures: docs/guide/failures.md and
+ * docs/guide/exit-codes.md. A test holds the committed pages to what this makes.
+ * Run: `node tools/failures.ts` after a change of src/base/failure.ts.
+ */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { FAILURES } from '../src/base/failure.ts'
+
+const MADE = '<!-- Made by `node tools/failures.ts` from src/base/failure.ts: change it there. -->'
+
+/** What each exit status means to whoever runs the command, in the order of the page. */
+const EXITS: Readonly<Record<number, string>> = {
+  0: 'done. For `check`: no finding is an error',
+  1: 'failed, and no other status fits. For `check`: a finding is an error. For `restore`: something could not be restored and is named',
+  3: 'the snapshot is there, but some of the source could not be read, or changed while it was read',
+  10: 'there is no repository',
+  11: 'another run of this source is under way on this host',
+  12: 'the key does not fit, or may not do this',
+  20: 'the command line or the configuration is wrong; nothing was done',
+  21: 'the store is full',
+  22: 'the store cannot be used: not reachable, not writable, not allowed, no answer',
+  23: 'the repository is damaged, or somebody changed it',
+  24: 'the source cannot be backed up; there is no new snapshot',
+  25: 'the restore was refused; nothing was written',
+  26: 'the repository is of another format version',
+  27: 'a hook failed',
+  130: 'cancelled by Ctrl-C or a signal',
+}
+
+const AREAS: Readonly<Record<string, string>> = {
+  usage: 'Command line',
+  config: 'Configuration',
+  cancelled: 'Cancelled',
+  host: 'This host',
+  storage: 'The store',
+  repo: 'The repository',
+  key: 'Keys',
+  source: 'The source',
+  restore: 'The restore',
+}
+
+/** docs/guide/failures.md */
+export function failuresPage(): string {
+  const sections = Object.entries(AREAS).map(([area, title]) => {
+    const rows = Object.entries(FAILURES)
+      .filter(([code]) => code.split('.')[0] === area)
+      .map(([code, { exit, hint }]) => `| \`${code}\` | ${exit} | ${hint} |`)
+    return [`## ${title}`, '', '| code | exit | what to do |', '|---|---|---|', ...rows].join('\n')
+  })
+  const head = [
+    '# Failures',
+    MADE,
+    'A failure has a code that does not change between versions. With `--json` the event is ' +
+      '`{"type":"error","code":…,"message":…,"hint":…,"exit":…,"facts":{…}}`; on a terminal the message comes first and what to do below it. ' +
+      'The message says what was tried on what, what is, and what must be. A better advice than the one here may stand there.',
+    'What a check finds is no failure but a finding: [check](check.md). Exit statuses by number: [exit codes](exit-codes.md).',
+  ]
+  return `${[...head, ...sections].join('\n\n')}\n`
+}
+
+/** docs/guide/exit-codes.md */
+export function exitCodesPage(): string {
+  const rows = Object.entries(EXITS).map(([exit, meaning]) => {
+    const codes = Object.entries(FAILURES)
+      .filter(([, failure]) => failure.exit === Number(exit))
+      .map(([code]) => `\`${code}\``)
+    return `| ${exit} | ${meaning} | ${codes.join(', ')} |`
+  })
+  return [
+    '# Exit codes',
+    '',
+    MADE,
+    '',
+    'Up to 130 the numbers mean what they mean for restic; those from 20 on are our own. What each code asks you to do: [failures](failures.md).',
+    '',
+    '| status | meaning | failures |',
+    '|---|---|---|',
+    ...rows,
+    '',
+    'When several sources are backed up, one that fails does not keep the others from theirs. The status is the worst: a failure counts more than a 3.',
+    '',
+  ].join('\n')
+}
+
+/** Codes whose area or exit status the pages do not know. */
+export function unexplained(): string[] {
+  return Object.entries(FAILURES)
+    .filter(([code, { exit }]) => !(exit in EXITS) || !((code.split('.')[0] ?? '') in AREAS))
+    .map(([code]) => code)
+}
+
+if (import.meta.main) {
+  const guide = join(import.meta.dirname, '../docs/guide')
+  writeFileSync(join(guide, 'failures.md'), failuresPage())
+  writeFileSync(join(guide, 'exit-codes.md'), exitCodesPage())
+}
