@@ -3,7 +3,7 @@
  * restores with the usual options; and rsync as the judge of what came back.
  */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { systemClock } from '../../src/base/clock.ts'
@@ -32,9 +32,19 @@ export interface RestoreWorld {
   readonly store: string
 }
 
+/**
+ * A scratch folder in memory where there is one: a restore ends by making the whole file system durable,
+ * and waits for all that others write to the same disk.
+ */
+export function makeScratch(): string {
+  const memory = '/dev/shm'
+  const isUsable = existsSync(memory) && statfsSync(memory).bavail * statfsSync(memory).bsize > 2 * 1024 ** 3
+  return mkdtempSync(join(isUsable ? memory : tmpdir(), 'backstock-restore-'))
+}
+
 /** A repository with chunks of the usual size, or small ones. End with dropWorld(). */
 export async function makeWorld(options: Omit<RepositoryOptions, 'store'> = {}): Promise<RestoreWorld> {
-  const dir = mkdtempSync(join(tmpdir(), 'backstock-restore-'))
+  const dir = makeScratch()
   const folder = join(dir, 'store')
   mkdirSync(folder)
   const store = await openStore(`file://${folder}`)
