@@ -95,6 +95,22 @@ test('links between pages lead to files that are there', () => {
   assert.deepEqual(broken, [])
 })
 
+/** Written by a bench that is recorded; a room that is still to come. */
+const LATER = new Set(['bench/RESULTS.md', 'src/strategy'])
+
+test('files that the pages name are there', () => {
+  const pages = globSync(['*.md', 'docs/**/*.md'], { cwd: ROOT })
+  const gone: string[] = []
+  for (const page of pages) {
+    for (const [, path = ''] of read(page).matchAll(
+      /`((?:src|test|tools|docs|bench|scripts)\/[\w./*-]+)`/g,
+    )) {
+      if (!LATER.has(path) && globSync(path, { cwd: ROOT }).length === 0) gone.push(`${page}: ${path}`)
+    }
+  }
+  assert.deepEqual(gone, [])
+})
+
 /** As GitHub makes them of headings. */
 function anchorsOf(page: string): string[] {
   return [...page.matchAll(/^#+ (.*)$/gm)].map(([, title = '']) =>

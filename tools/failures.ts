@@ -11,8 +11,8 @@ const MADE = '<!-- Made by `node tools/failures.ts` from src/base/failure.ts: ch
 
 /** What each exit status means to whoever runs the command, in the order of the page. */
 const EXITS: Readonly<Record<number, string>> = {
-  0: 'done. For `check`: no finding is an error',
-  1: 'failed, and no other status fits. For `check`: a finding is an error. For `restore`: something could not be restored and is named',
+  0: 'done. `check`: no finding is an error',
+  1: 'failed otherwise. `check`: a finding is an error. `restore`: something is missing and named',
   3: 'the snapshot is there, but some of the source could not be read, or changed while it was read',
   10: 'there is no repository',
   11: 'another run of this source is under way on this host',
@@ -51,10 +51,16 @@ export function failuresPage(): string {
   const head = [
     '# Failures',
     MADE,
-    'A failure has a code that does not change between versions. With `--json` the event is ' +
-      '`{"type":"error","code":…,"message":…,"hint":…,"exit":…,"facts":{…}}`; on a terminal the message comes first and what to do below it. ' +
-      'The message says what was tried on what, what is, and what must be. A better advice than the one here may stand there.',
-    'What a check finds is no failure but a finding: [check](check.md). Exit statuses by number: [exit codes](exit-codes.md).',
+    [
+      'A failure has a code that does not change between versions. With `--json` the event is',
+      '`{"type":"error","code":…,"message":…,"hint":…,"exit":…,"facts":{…}}`; on a terminal the message',
+      'comes first and what to do below it. The message says what was tried on what, what is, and what must be.',
+      'Better advice than the one here may stand there.',
+    ].join('\n'),
+    [
+      'What a check finds is no failure but a finding: [check](check.md).',
+      'Exit statuses by number: [exit codes](exit-codes.md).',
+    ].join('\n'),
   ]
   return `${[...head, ...sections].join('\n\n')}\n`
 }
@@ -72,13 +78,15 @@ export function exitCodesPage(): string {
     '',
     MADE,
     '',
-    'Up to 130 the numbers mean what they mean for restic; those from 20 on are our own. What each code asks you to do: [failures](failures.md).',
+    'The numbers to 12 and 130 mean what they mean for restic; those from 20 to 27 are our own.',
+    'What each code asks you to do: [failures](failures.md).',
     '',
     '| status | meaning | failures |',
     '|---|---|---|',
     ...rows,
     '',
-    'When several sources are backed up, one that fails does not keep the others from theirs. The status is the worst: a failure counts more than a 3.',
+    'When several sources are backed up, one that fails does not keep the others from theirs.',
+    'The status is the worst: a failure counts more than a 3.',
     '',
   ].join('\n')
 }
