@@ -54,8 +54,8 @@ export function failuresPage(): string {
     [
       'A failure has a code that does not change between versions. With `--json` the event is',
       '`{"type":"error","code":…,"message":…,"hint":…,"exit":…,"facts":{…}}`; on a terminal the message',
-      'comes first and what to do below it. The message says what was tried on what, what is, and what must be.',
-      'Better advice than the one here may stand there.',
+      'comes first and what to do below it. The message says what was tried on what, what is, and what must',
+      'be. Better advice than the one here may stand there.',
     ].join('\n'),
     [
       'What a check finds is no failure but a finding: [check](check.md).',
