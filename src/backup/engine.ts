@@ -5,6 +5,7 @@
  * fills.
  */
 import type { Clock } from '../base/clock.ts'
+import { boundHeap } from '../base/garbage.ts'
 import type { ConfigChunking } from '../format/config.ts'
 import {
   adoptRun,
@@ -63,6 +64,7 @@ export interface EngineOptions {
 }
 
 export function openEngine(options: EngineOptions): Engine {
+  boundHeap()
   const { store, keys, chunking, sessionFolder, clock } = options
   const shared = beginSession(options.index)
   const runs = newRunWriter(store, keys, options.adopted)

@@ -36,6 +36,16 @@ export function noteWork(bytes: number): void {
   collect({ type: 'major' })
 }
 
+/**
+ * Keeps this process's heap near what it holds. V8 lets the young generation grow to 48 MB and the old one to
+ * a multiple of what survives, as long as the machine has memory; a backup tool has no claim to it (bench:
+ * growth by files, 200 000 files: 415 MB -> 272 MB at the same CPU time). Threads have limits of their own.
+ */
+export function boundHeap(): void {
+  setFlagsFromString('--semi-space-growth-factor=1')
+  setFlagsFromString('--heap-growing-percent=40')
+}
+
 function findCollect(): Collect {
   setFlagsFromString('--expose-gc')
   return runInNewContext('gc') as Collect

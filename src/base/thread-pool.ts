@@ -12,6 +12,7 @@ import {
   type FailureCode,
   type FailureFacts,
 } from './failure.ts'
+import { boundHeap } from './garbage.ts'
 import { tuneAllocator } from './posix.ts'
 
 /** Jobs a thread holds: one at work and one waiting, so that it never idles between two. */
@@ -62,6 +63,7 @@ export function openPool<J, R>(
   dataOf: () => { data: unknown; transfer: Transferable[] },
 ): ThreadPool<J, R> {
   tuneAllocator()
+  boundHeap()
   const pool: ThreadPool<J, R> = { threads: [], waiting: new Map(), queue: [], nextId: 0, broken: undefined }
   for (let i = 0; i < count; i++) {
     const { data, transfer } = dataOf()
