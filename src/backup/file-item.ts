@@ -7,6 +7,7 @@ import {
   encodeListNode,
   encodeMapped,
   LIST_NODES_MAX,
+  NODE_SPAN_BYTES,
 } from '../format/content.ts'
 import { ENTRY_FLAGS, type TreeEntry } from '../format/tree.ts'
 import { saveChunk, type Saver } from '../repo/saver.ts'
@@ -24,12 +25,14 @@ export interface FinishedFile {
 }
 
 /**
- * `results`: of all segments in order, none with a problem. The entry's size is what was covered: where a
- * segment fell short (the file shrank), the file ends there, so that the entry is consistent in itself.
+ * `walkedFlags`: what the walk knows. `results`: of all segments in order, none with a problem. The entry's
+ * size is what was covered: where a segment fell short (the file shrank), the file ends there, so that the
+ * entry is consistent in itself.
  */
 export async function finishFile(
   saver: Saver,
   walked: FileEntry,
+  walkedFlags: number,
   results: readonly SegmentResult[],
 ): Promise<FinishedFile> {
   const first = results[0]!
@@ -39,9 +42,10 @@ export async function finishFile(
   const content = await encodeFile(saver, used, marks)
   const size = used.reduce((sum, result) => sum + result.bytes, 0)
   const changed = results.some((result) => result.changed || !sameIdentity(first, result))
-  const flags =
-    (results.every((result) => result.trusted) ? 0 : ENTRY_FLAGS.racy) | (changed ? ENTRY_FLAGS.changed : 0)
   const at = first.entry ?? walked
+  // The attributes were read at the walk, the content later: stamps that moved between prove neither.
+  const settled = results.every((result) => result.trusted) && at.ctime === walked.ctime
+  const flags = walkedFlags | (settled ? 0 : ENTRY_FLAGS.racy) | (changed ? ENTRY_FLAGS.changed : 0)
   const entry: TreeEntry = {
     ...at,
     name: walked.name,
@@ -56,11 +60,9 @@ export async function finishFile(
 
 /** Everything up to the first segment that ended early. */
 function usedResults(results: readonly SegmentResult[]): readonly SegmentResult[] {
-  const short = results.findIndex((result, i) => i < results.length - 1 && result.bytes < SEGMENT_BYTES)
+  const short = results.findIndex((result, i) => i < results.length - 1 && result.bytes < NODE_SPAN_BYTES)
   return short < 0 ? results : results.slice(0, short + 1)
 }
-
-const SEGMENT_BYTES = 64 * 1024 * 1024
 
 function sameIdentity(a: SegmentResult, b: SegmentResult): boolean {
   return (

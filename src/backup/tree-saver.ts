@@ -19,7 +19,7 @@ import { appendRecord, type CacheRecord, type CacheWriter, type PageSegment } fr
 import { saveChunk, type Saver } from '../repo/saver.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import { problemOf } from '../sources/files/problem.ts'
-import { readXattrs, sameStat } from '../sources/files/stat.ts'
+import { isTrusted, readXattrs, sameStat } from '../sources/files/stat.ts'
 import type { WalkEvent } from '../sources/files/walk.ts'
 import type { SourceEvent, StreamEvent } from '../sources/source.ts'
 import { finishFile } from './file-item.ts'
@@ -81,14 +81,10 @@ export interface TreeSaver {
   batchBytes: number
   readonly links: Map<string, FileItem>
   /** Directories that the builder is in. */
-  readonly open: FileEntry[]
+  readonly open: Seen[]
 }
 
-type Item =
-  | { readonly kind: 'enter'; readonly entry: FileEntry }
-  | { readonly kind: 'leave' }
-  | ReadyItem
-  | FileItem
+type Item = ({ readonly kind: 'enter' } & Seen) | { readonly kind: 'leave' } | ReadyItem | FileItem
 
 interface ReadyItem {
   readonly kind: 'ready'
@@ -101,6 +97,7 @@ interface FileItem {
   readonly kind: 'file'
   readonly path: string
   readonly entry: FileEntry
+  readonly flags: number
   readonly results: (SegmentResult | undefined)[]
   missing: number
   /** The item of another name of the same file, which comes earlier in the queue. */
@@ -204,18 +201,14 @@ function takeEvent(tree: TreeSaver, event: WalkEvent): void {
     if (event.path === '/') return
     const record = enterParent(tree.cursor, event.entry.name)
     tree.totals.directories++
-    tree.queue.push({ kind: 'enter', entry: withXattrs(tree, event.path, event.entry, record) })
+    tree.queue.push({ kind: 'enter', ...withXattrs(tree, event.path, event.entry, record) })
   } else if (event.entry.type === 'file') {
     takeFile(tree, event.path, event.entry)
   } else {
     const record = findParent(tree.cursor, event.entry.name)
     tree.totals.others++
-    const entry = {
-      ...withXattrs(tree, event.path, event.entry, record),
-      flags: 0,
-      content: NO_CONTENT,
-      node: undefined,
-    }
+    const seen = withXattrs(tree, event.path, event.entry, record)
+    const entry = { ...seen.entry, flags: seen.flags, content: NO_CONTENT, node: undefined }
     tree.queue.push({ kind: 'ready', entry, marks: NO_MARKS, pages: NO_PAGES })
   }
 }
@@ -241,14 +234,23 @@ async function takeStream(
     onSegment: tree.tend,
   })
   for (const result of results) tree.totals.bytesFresh += result.bytesFresh
-  tree.queue.push({ kind: 'file', path, entry, results, missing: 0, sameAs: undefined, done: undefined })
+  tree.queue.push({
+    kind: 'file',
+    path,
+    entry,
+    flags: 0,
+    results,
+    missing: 0,
+    sameAs: undefined,
+    done: undefined,
+  })
 }
 
 function takeFile(tree: TreeSaver, path: string, walked: FileEntry): void {
   const record = findParent(tree.cursor, walked.name)
   tree.totals.files++
   tree.totals.bytes += walked.size
-  if (record?.entry !== undefined && isUnchanged(tree, record.entry, walked)) {
+  if (record?.entry?.type === 'file' && isSettled(tree, record.entry, walked)) {
     tree.totals.filesUnchanged++
     const { xattrs, flags, content } = record.entry
     const entry: TreeEntry = { ...walked, xattrs, flags, content, node: undefined }
@@ -261,20 +263,24 @@ function takeFile(tree: TreeSaver, path: string, walked: FileEntry): void {
   queueFile(tree, path, withXattrs(tree, path, walked, undefined), record)
 }
 
-/** Stamps and identity are equal, and could be trusted when the file was read. */
-function isUnchanged(tree: TreeSaver, before: TreeEntry, now: FileEntry): boolean {
-  if (before.type !== 'file' || (before.flags & (ENTRY_FLAGS.racy | ENTRY_FLAGS.changed)) !== 0) return false
+/** Stamps and identity are equal, and could be trusted when the entry was read. */
+function isSettled(tree: TreeSaver, before: TreeEntry, now: FileEntry): boolean {
+  if ((before.flags & (ENTRY_FLAGS.racy | ENTRY_FLAGS.changed)) !== 0) return false
   return sameStat(tree.ignoreInode ? { ...before, inode: now.inode, dev: now.dev } : before, now)
 }
 
-function queueFile(tree: TreeSaver, path: string, entry: FileEntry, record: CacheRecord | undefined): void {
-  const link = entry.links > 1 ? `${entry.dev}:${entry.inode}` : undefined
-  const sameAs = link === undefined ? undefined : tree.links.get(link)
+function queueFile(tree: TreeSaver, path: string, seen: Seen, record: CacheRecord | undefined): void {
+  const { entry, flags } = seen
+  const link = entry.links > 1 && !tree.ignoreInode ? `${entry.dev}:${entry.inode}` : undefined
+  const earlier = link === undefined ? undefined : tree.links.get(link)
+  // An inode number may have been given to another file meanwhile.
+  const sameAs = earlier !== undefined && sameStat(earlier.entry, entry) ? earlier : undefined
   const segments = sameAs === undefined ? segmentCount(entry) : 0
   const item: FileItem = {
     kind: 'file',
     path,
     entry,
+    flags,
     sameAs,
     missing: segments,
     done: undefined,
@@ -358,14 +364,14 @@ async function drainReady(tree: TreeSaver): Promise<void> {
 
 async function finishItem(tree: TreeSaver, item: Item): Promise<void> {
   if (item.kind === 'enter') {
-    tree.open.push(item.entry)
+    tree.open.push(item)
     enterDirectory(tree.builder)
-    const entry = { ...item.entry, flags: 0, content: NO_CONTENT, node: undefined }
+    const entry = { ...item.entry, flags: item.flags, content: NO_CONTENT, node: undefined }
     cacheRecord(tree, { kind: 'enter', entry, marks: NO_MARKS, pages: NO_PAGES })
   } else if (item.kind === 'leave') {
-    const entry = tree.open.pop()!
+    const { entry, flags } = tree.open.pop()!
     const node = await leaveDirectory(tree.builder)
-    await addEntry(tree.builder, { ...entry, flags: 0, content: NO_CONTENT, node })
+    await addEntry(tree.builder, { ...entry, flags, content: NO_CONTENT, node })
     cacheRecord(tree, { kind: 'leave', entry: undefined, marks: NO_MARKS, pages: NO_PAGES })
   } else {
     const ready = item.kind === 'ready' ? item : await finishFileItem(tree, item)
@@ -379,7 +385,7 @@ async function finishItem(tree: TreeSaver, item: Item): Promise<void> {
 async function finishFileItem(tree: TreeSaver, item: FileItem): Promise<ReadyItem | undefined> {
   if (item.sameAs !== undefined) {
     const twin = item.sameAs.done
-    if (twin === undefined) return await finishAlone(tree, item)
+    if (twin === undefined || !sameStat(twin.entry, item.entry)) return await finishAlone(tree, item)
     return { ...twin, entry: { ...twin.entry, name: item.entry.name, xattrs: item.entry.xattrs } }
   }
   const results = item.results.filter((result) => result !== undefined)
@@ -409,7 +415,7 @@ async function finishRead(
     tree.problems.push(problem)
     return undefined
   }
-  const finished = await finishFile(tree.saver, item.entry, results)
+  const finished = await finishFile(tree.saver, item.entry, item.flags, results)
   if ((finished.entry.flags & ENTRY_FLAGS.changed) !== 0)
     tree.problems.push({ path: item.path, code: 'ECHANGED', what: 'the file changed while it was read' })
   item.done = { kind: 'ready', ...finished }
@@ -420,21 +426,27 @@ function cacheRecord(tree: TreeSaver, record: CacheRecord): void {
   if (tree.cache !== undefined) appendRecord(tree.cache, record)
 }
 
-/** Extended attributes: those of the parent's entry while ctime says that nothing changed, else read. */
-function withXattrs(
-  tree: TreeSaver,
-  path: string,
-  entry: FileEntry,
-  record: CacheRecord | undefined,
-): FileEntry {
+/** An entry with its extended attributes, and the flags that say how far its stamps prove it unchanged later. */
+interface Seen {
+  readonly entry: FileEntry
+  readonly flags: number
+}
+
+/**
+ * Extended attributes: the parent's while the stamps prove that nothing changed, else read. Stamps too young
+ * to prove anything, or attributes that could not be read, make the entry racy: the next backup looks again.
+ */
+function withXattrs(tree: TreeSaver, path: string, walked: FileEntry, record: CacheRecord | undefined): Seen {
   const before = record?.entry
-  if (before !== undefined && before.ctime === entry.ctime && before.type === entry.type)
-    return before.xattrs.length === 0 ? entry : { ...entry, xattrs: before.xattrs }
+  if (before !== undefined && isSettled(tree, before, walked))
+    return { entry: before.xattrs.length === 0 ? walked : { ...walked, xattrs: before.xattrs }, flags: 0 }
+  const readStart = BigInt(Math.floor(tree.lanes.inline.clock.now())) * 1_000_000n
   try {
     const xattrs = readXattrs(path)
-    return xattrs.length === 0 ? entry : { ...entry, xattrs }
+    const flags = isTrusted(walked, readStart) ? 0 : ENTRY_FLAGS.racy
+    return { entry: xattrs.length === 0 ? walked : { ...walked, xattrs }, flags }
   } catch (error) {
     tree.problems.push(problemOf(path, 'cannot read the extended attributes', error))
-    return entry
+    return { entry: walked, flags: ENTRY_FLAGS.racy }
   }
 }
