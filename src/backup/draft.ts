@@ -56,9 +56,12 @@ export async function saveRef(
   return draft.chunks.length
 }
 
+/** Holes that follow each other are one. */
 export function addHole(draft: Draft, length: number): void {
   if (length <= 0) return
-  draft.extents.push({ length, ref: 0, offset: 0 })
+  const last = draft.extents.at(-1)
+  if (last?.ref === 0) draft.extents[draft.extents.length - 1] = { ...last, length: last.length + length }
+  else draft.extents.push({ length, ref: 0, offset: 0 })
   draft.bytes += length
 }
 

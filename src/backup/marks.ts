@@ -2,7 +2,10 @@
  * What the running backup references: a bitmap of chunk numbers a pack, by global pack number; in the end the
  * refs record.
  */
+import { assert } from '../base/failure.ts'
 import type { RefsMap } from '../format/refs.ts'
+
+const PACK_ID = /^[0-9a-f]{64}$/
 
 export type Marks = (Uint8Array | undefined)[]
 
@@ -12,6 +15,7 @@ export function markPairs(marks: Marks, pairs: readonly number[]): void {
 }
 
 function markNumber(marks: Marks, pack: number, chunk: number): void {
+  assert(pack >= 0 && chunk >= 0, 'a marked chunk has a pack and a number')
   const at = chunk >> 3
   let bits = marks[pack]
   if (bits === undefined || bits.length <= at) {
@@ -23,12 +27,16 @@ function markNumber(marks: Marks, pack: number, chunk: number): void {
   bits[at]! |= 1 << (chunk & 7)
 }
 
-/** The marks by pack id. Packs may have several numbers (a session's and a run's): their bits are joined. */
+/**
+ * The marks by pack id (hex). Packs may have several numbers (a session's and a run's): their bits are
+ * joined.
+ */
 export function refsOfMarks(marks: Marks, packIdOf: (pack: number) => string): RefsMap {
   const refs: RefsMap = new Map()
   marks.forEach((bits, pack) => {
     if (bits === undefined) return
     const id = packIdOf(pack)
+    assert(PACK_ID.test(id), 'a marked pack has an id')
     refs.set(id, joinBits(refs.get(id), bits))
   })
   return refs

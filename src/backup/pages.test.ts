@@ -1,7 +1,7 @@
 /** The extent maps of database files against a model that keeps the bytes of the file. */
 import { strict as assert } from 'node:assert'
 import { createHmac } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -73,9 +73,20 @@ async function newChain(runBytes = RUN_BYTES): Promise<Chain> {
   return { disk, lane, path, places, plain: new Map(), packsRead: new Set(), pages: undefined }
 }
 
+/** Each 4 KiB of zeros is a hole of the file. */
+function writeSparse(path: string, bytes: Buffer): void {
+  const fd = openSync(path, 'w')
+  ftruncateSync(fd, bytes.length)
+  for (let at = 0; at < bytes.length; at += 4096) {
+    const block = bytes.subarray(at, at + 4096)
+    if (block.some((byte) => byte !== 0)) writeSync(fd, block, 0, block.length, at)
+  }
+  closeSync(fd)
+}
+
 /** Saves the file as it now is; all that must hold of the result is checked here. */
 async function saveStep(chain: Chain, bytes: Buffer, pageBytes: number): Promise<SegmentResult> {
-  writeFileSync(chain.path, bytes)
+  writeSparse(chain.path, bytes)
   const job = {
     index: 1,
     path: chain.path,
@@ -106,14 +117,14 @@ function checkContent(chain: Chain, result: SegmentResult, bytes: Buffer): void 
   const { chunks, extents } = decodeExtents(newReader(result.extents!, 'extents'))
   assert.ok(extents.length <= 1024, `${extents.length} extents`)
   const parts = extents.map(({ length, ref, offset }) => {
-    assert.ok(ref > 0, 'page files have no holes')
+    if (ref === 0) return Buffer.alloc(length)
     const chunk = chain.plain.get(Buffer.from(chunks[ref - 1]!.id).toString('hex'))
     assert.ok(chunk, 'the chunk is stored')
     assert.equal(chunk.length, chunks[ref - 1]!.bytes)
     return chunk.subarray(offset, offset + length)
   })
   assert.ok(Buffer.concat(parts).equals(bytes), 'the map gives back the file')
-  const used = new Set(extents.map((extent) => extent.ref))
+  const used = new Set(extents.map((extent) => extent.ref).filter((ref) => ref > 0))
   assert.equal(used.size, chunks.length, 'each chunk listed is used')
   const marked = new Set<string | undefined>()
   for (let i = 0; i < result.marks.length; i += 2)
@@ -159,7 +170,8 @@ function readPacks(chain: Chain): void {
 
 type Change =
   | { readonly kind: 'write'; readonly pages: readonly number[]; readonly byte: number }
-  | { readonly kind: 'append' | 'truncate'; readonly bytes: number }
+  | { readonly kind: 'append' | 'truncate' | 'append hole'; readonly bytes: number }
+  | { readonly kind: 'punch'; readonly from: number; readonly pages: number }
   | { readonly kind: 'copy'; readonly from: number; readonly to: number }
   | { readonly kind: 'page size'; readonly bytes: number }
   | { readonly kind: 'nothing' }
@@ -182,6 +194,14 @@ const change: fc.Arbitrary<Change> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({ kind: fc.constant('truncate' as const), bytes: fc.nat({ max: 90_000 }) }),
   },
+  {
+    weight: 2,
+    arbitrary: fc.record({ kind: fc.constant('append hole' as const), bytes: fc.nat({ max: 90_000 }) }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({ kind: fc.constant('punch' as const), from: page, pages: fc.nat({ max: 60 }) }),
+  },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('copy' as const), from: page, to: page }) },
   {
     weight: 1,
@@ -195,6 +215,7 @@ const change: fc.Arbitrary<Change> = fc.oneof(
 
 function apply(bytes: Buffer, change: Change, pageBytes: number): Buffer {
   if (change.kind === 'append') return Buffer.concat([bytes, noise(bytes.length, change.bytes)])
+  if (change.kind === 'append hole') return Buffer.concat([bytes, Buffer.alloc(change.bytes)])
   if (change.kind === 'truncate')
     return Buffer.from(bytes.subarray(0, Math.max(0, bytes.length - change.bytes)))
   const next = Buffer.from(bytes)
@@ -202,6 +223,11 @@ function apply(bytes: Buffer, change: Change, pageBytes: number): Buffer {
     for (const at of change.pages)
       if (at * pageBytes < next.length) next[at * pageBytes + (change.byte % 7)] = change.byte
   }
+  if (change.kind === 'punch')
+    next
+      .subarray(change.from * pageBytes)
+      .subarray(0, change.pages * pageBytes)
+      .fill(0)
   if (change.kind === 'copy' && change.to * pageBytes < next.length)
     next.set(
       bytes
@@ -295,4 +321,42 @@ test('a page file that is shorter than its walk said ends where it ends, and cou
   await saveStep(chain, bytes.subarray(0, 4096 * 3 + 1), 4096)
   await saveStep(chain, Buffer.alloc(0), 4096)
   await saveStep(chain, grown, 4096)
+})
+
+test('savePages() neither reads nor stores the holes of a database file, and keeps them', async () => {
+  const chain = await newChain()
+  const bytes = Buffer.alloc(4096 * 1000 + 77)
+  noise(7, 4096 * 8).copy(bytes, 4096 * 400)
+  const full = await saveStep(chain, bytes, 4096)
+  assert.equal(full.bytesRead, 4096 * 8)
+  assert.equal(full.bytesFresh, 4096 * 8)
+  assert.deepEqual(
+    decodeExtents(newReader(full.extents!, 'extents')).extents.map(({ length, ref }) => [length, ref]),
+    [
+      [4096 * 400, 0],
+      [RUN_BYTES, 1],
+      [RUN_BYTES, 2],
+      [4096 * 592 + 77, 0],
+    ],
+  )
+  noise(8, 4096).copy(bytes, 4096 * 900)
+  bytes.fill(0, 4096 * 402, 4096 * 404)
+  const next = await saveStep(chain, bytes, 4096)
+  assert.equal(next.bytesRead, 4096 * 12)
+  assert.equal(next.bytesFresh, 4096)
+  assert.deepEqual(
+    decodeExtents(newReader(next.extents!, 'extents')).extents.map(({ length, ref }) => [
+      length / 4096,
+      ref > 0,
+    ]),
+    [
+      [400, false],
+      [2, true],
+      [2, false],
+      [4, true],
+      [492, false],
+      [1, true],
+      [99 + 77 / 4096, false],
+    ],
+  )
 })

@@ -1,14 +1,16 @@
 /**
  * Saves a segment of a database file by pages: all of it as 128 KiB runs, or, when the parent's page hashes
  * are at hand, only the pages that differ, packed into small delta chunks over which the extent map is
- * patched.
+ * patched. Runs that lie in holes of the file are not read: they become holes of the map, with the hashes of
+ * zero pages.
  */
 import { createHmac } from 'node:crypto'
 import { newReader } from '../base/bytes.ts'
 import { decodeExtents, PAGE_HASH_BYTES, type ChunkRef, type Extents } from '../format/content.ts'
 import { lookupChunk } from '../repo/chunk-index.ts'
 import type { PageSegment } from '../repo/tree-cache.ts'
-import { addChunk, readFully, saveRef, type Draft, type Lane } from './draft.ts'
+import type { DataRange } from '../sources/files/read.ts'
+import { addChunk, addHole, readFully, saveRef, type Draft, type Lane } from './draft.ts'
 
 /** Pages of a delta chunk, at most this many bytes together: what one page of it costs to read. */
 const DELTA_BYTES_MAX = 128 * 1024
@@ -24,10 +26,18 @@ interface PageFile {
   readonly end: number
   readonly pageBytes: number
   readonly parent: PageSegment | undefined
+  /** Where the segment holds data, ascending; the rest are holes. */
+  readonly ranges: readonly DataRange[]
 }
 
 export async function savePages(lane: Lane, draft: Draft, given: PageFile): Promise<void> {
-  const file = { ...given, runBytes: runBytesOf(lane, given.pageBytes) }
+  const { pageBytes } = given
+  const file: RunFile = {
+    ...given,
+    runBytes: runBytesOf(lane, pageBytes),
+    hasData: pagesWithData(given),
+    zeroHash: hashPage(lane, Buffer.alloc(pageBytes)),
+  }
   const parent = parentPages(file)
   const pages = Math.ceil((file.end - file.offset) / file.pageBytes)
   const hashes = Buffer.alloc(pages * PAGE_HASH_BYTES)
@@ -43,9 +53,27 @@ function runBytesOf(lane: Lane, pageBytes: number): number {
   return Math.max(1, Math.floor(lane.runBytes / pageBytes)) * pageBytes
 }
 
-/** A file with the bytes of its runs. */
 interface RunFile extends PageFile {
   readonly runBytes: number
+  /** By page: 0 where all of it lies in a hole. */
+  readonly hasData: Uint8Array
+  /** Of a whole page of zeros. */
+  readonly zeroHash: Buffer
+}
+
+function pagesWithData(file: PageFile): Uint8Array {
+  const hasData = new Uint8Array(Math.ceil((file.end - file.offset) / file.pageBytes))
+  for (const range of file.ranges) {
+    const from = range.offset - file.offset
+    hasData.fill(1, Math.floor(from / file.pageBytes), Math.ceil((from + range.length) / file.pageBytes))
+  }
+  return hasData
+}
+
+/** A run of the file; `bytes`, a view of the window, is undefined where all of the run lies in a hole. */
+interface Run {
+  readonly length: number
+  readonly bytes: Buffer | undefined
 }
 
 /** The parent's segment as one place a page, or undefined if it cannot be patched. */
@@ -84,29 +112,45 @@ async function saveRuns(lane: Lane, draft: Draft, file: RunFile, hashes: Buffer)
   for (let at = file.offset; at < file.end;) {
     const run = readRun(lane, draft, file, at)
     if (run.length === 0) return
-    hashPages(lane, run, file.pageBytes, hashes, ((at - file.offset) / file.pageBytes) * PAGE_HASH_BYTES)
-    await addChunk(lane, draft, 'run', run)
+    hashRun(lane, file, run, hashes, at)
+    if (run.bytes === undefined) addHole(draft, run.length)
+    else await addChunk(lane, draft, 'run', run.bytes)
     at += run.length
     if (run.length < file.runBytes) return
   }
 }
 
-function readRun(lane: Lane, draft: Draft, file: RunFile, at: number): Buffer {
-  const got = readFully(file.fd, lane.window, 0, Math.min(file.runBytes, file.end - at), at)
-  draft.bytesRead += got
-  return lane.window.subarray(0, got)
+function readRun(lane: Lane, draft: Draft, file: RunFile, at: number): Run {
+  const wanted = Math.min(file.runBytes, file.end - at)
+  const first = (at - file.offset) / file.pageBytes
+  const data = file.hasData.indexOf(1, first)
+  if (data === -1 || data >= first + wanted / file.pageBytes) return { length: wanted, bytes: undefined }
+  const length = readFully(file.fd, lane.window, 0, wanted, at)
+  draft.bytesRead += length
+  return { length, bytes: lane.window.subarray(0, length) }
 }
 
-function hashPages(lane: Lane, run: Buffer, pageBytes: number, hashes: Buffer, at: number): void {
-  for (let start = 0, to = at; start < run.length; start += pageBytes, to += PAGE_HASH_BYTES) {
-    const page = run.subarray(start, Math.min(run.length, start + pageBytes))
-    createHmac('sha256', lane.pageKey).update(page).digest().copy(hashes, to, 0, PAGE_HASH_BYTES)
+/** `at`: where the run begins in the file. */
+function hashRun(lane: Lane, file: RunFile, run: Run, hashes: Buffer, at: number): void {
+  let to = ((at - file.offset) / file.pageBytes) * PAGE_HASH_BYTES
+  for (let start = 0; start < run.length; start += file.pageBytes, to += PAGE_HASH_BYTES) {
+    const length = Math.min(run.length - start, file.pageBytes)
+    hashOfPage(lane, file, run, { start, length }).copy(hashes, to, 0, PAGE_HASH_BYTES)
   }
 }
 
+function hashOfPage(lane: Lane, file: RunFile, run: Run, page: { start: number; length: number }): Buffer {
+  if (run.bytes !== undefined) return hashPage(lane, run.bytes.subarray(page.start, page.start + page.length))
+  return page.length === file.pageBytes ? file.zeroHash : hashPage(lane, Buffer.alloc(page.length))
+}
+
+function hashPage(lane: Lane, page: Buffer): Buffer {
+  return createHmac('sha256', lane.pageKey).update(page).digest()
+}
+
 /**
- * A place for each page of the new state. `chunk` < 0: in `draft.chunks` at −chunk−1; else as the parent's
- * ref.
+ * A place for each page of the new state. `ref` < 0: in `draft.chunks` at −ref−1; 0: a hole; else as the
+ * parent's ref.
  */
 interface Patch {
   readonly ref: Int32Array
@@ -136,7 +180,7 @@ async function savePatch(
   for (let at = file.offset; at < file.end;) {
     const run = readRun(lane, draft, file, at)
     const first = (at - file.offset) / file.pageBytes
-    hashPages(lane, run, file.pageBytes, hashes, first * PAGE_HASH_BYTES)
+    hashRun(lane, file, run, hashes, at)
     covered += run.length
     for (let start = 0, page = first; start < run.length; start += file.pageBytes, page++) {
       const bytes = Math.min(file.pageBytes, run.length - start)
@@ -146,9 +190,10 @@ async function savePatch(
         patch.offset[page] = parent.offset[page]!
         continue
       }
+      if (run.bytes === undefined || isZeroHole(file, hashes, page)) continue
       if (delta.length + bytes > DELTA_BYTES_MAX) await saveDelta(lane, draft, patch, delta)
       delta.pages.push(page)
-      delta.bytes.set(run.subarray(start, start + bytes), delta.length)
+      delta.bytes.set(run.bytes.subarray(start, start + bytes), delta.length)
       delta.length += bytes
     }
     at += run.length
@@ -163,6 +208,13 @@ function isSame(parent: ParentPages, hashes: Buffer, page: number, bytes: number
   const at = page * PAGE_HASH_BYTES
   if (parent.bytes[page] !== bytes) return false
   return parent.hashes.compare(hashes, at, at + PAGE_HASH_BYTES, at, at + PAGE_HASH_BYTES) === 0
+}
+
+/** Whether a page that was read among others lay in a hole and still was zeros when it was read. */
+function isZeroHole(file: RunFile, hashes: Buffer, page: number): boolean {
+  const at = page * PAGE_HASH_BYTES
+  if (file.hasData[page] !== 0) return false
+  return hashes.compare(file.zeroHash, 0, PAGE_HASH_BYTES, at, at + PAGE_HASH_BYTES) === 0
 }
 
 async function saveDelta(
@@ -209,7 +261,7 @@ function refInDraft(
   chunks: readonly ChunkRef[],
   adopted: Map<number, number>,
 ): number {
-  if (ref <= 0) return -ref
+  if (ref <= 0) return 0 - ref
   const known = adopted.get(ref)
   if (known !== undefined) return known
   const chunk = chunks[ref - 1]!

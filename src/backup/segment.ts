@@ -90,7 +90,7 @@ async function saveOpenSegment(
     pageBytes = job.pageBytes === DETECT_PAGES ? detectPages(lane, fd, entry) : job.pageBytes
     const ranges = dataRanges(fd, end, job.offset)
     if (pageBytes > 0)
-      await savePages(lane, draft, { fd, offset: job.offset, end, pageBytes, parent: job.parent })
+      await savePages(lane, draft, { fd, offset: job.offset, end, pageBytes, parent: job.parent, ranges })
     else await saveRanges(lane, draft, fd, job.offset, end, ranges)
   }
   const after = entryFromStats(entry.name, fstatSync(fd, { bigint: true }))

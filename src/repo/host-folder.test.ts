@@ -1,9 +1,20 @@
 import { strict as assert } from 'node:assert'
-import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { isFailure } from '../base/failure.ts'
+import { lockFile } from '../base/posix.ts'
+import { SOURCE_NAME } from '../format/snapshot.ts'
 import {
   lockSource,
   openHostFolder,
@@ -12,6 +23,7 @@ import {
   treeCachePath,
   unlockSource,
   updateHostState,
+  type HostState,
 } from './host-folder.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'backstock-host-'))
@@ -46,6 +58,61 @@ test('a source is locked once, and again when the lock was given back', () => {
   unlockSource(lockSource(host, 'other'))
   unlockSource(lock)
   unlockSource(lockSource(host, 'shop'))
+})
+
+test('updateHostState() gives up on a lock that another run does not let go', () => {
+  const host = openHostFolder(folder, 'ee'.repeat(16))
+  updateHostState(host, (state) => state)
+  const held = readdirSync(host.path).find((name) => name.endsWith('.lock'))!
+  const fd = openSync(join(host.path, held), 'r+')
+  assert.ok(lockFile(fd))
+  assert.throws(
+    () => {
+      updateHostState(host, (state) => state, 30)
+    },
+    (error) => isFailure(error, 'repo.busy') && error.message.includes('0.03 s'),
+  )
+  closeSync(fd)
+  updateHostState(host, (state) => state, 30)
+})
+
+test('a backup of a source may change the state, whatever the source is called', () => {
+  const host = openHostFolder(folder, 'ab'.repeat(16))
+  updateHostState(host, (state) => state)
+  for (const file of readdirSync(host.path).filter((name) => name.endsWith('.lock'))) {
+    const source = file.slice(0, -'.lock'.length)
+    assert.ok(!SOURCE_NAME.test(source), `"${source}" could be a source`)
+  }
+})
+
+test('a state that cannot be written is said, and leaves no file open and none behind', () => {
+  const host = openHostFolder(folder, 'ff'.repeat(16))
+  mkdirSync(join(host.path, 'state.json', 'x'), { recursive: true })
+  const isHostFile = (error: unknown): boolean => isFailure(error, 'host.file')
+  assert.throws(() => readHostState(host), isHostFile)
+  rmSync(join(host.path, 'state.json'), { recursive: true })
+  const openBefore = readdirSync('/proc/self/fd').length
+  const makeFolder = (state: HostState): HostState => {
+    mkdirSync(join(host.path, 'state.json', 'x'), { recursive: true }) // rename() over it fails
+    return state
+  }
+  assert.throws(() => {
+    updateHostState(host, makeFolder)
+  }, isHostFile)
+  assert.equal(readdirSync('/proc/self/fd').length, openBefore)
+  assert.deepEqual(
+    readdirSync(host.path).filter((name) => name.endsWith('.tmp')),
+    [],
+  )
+})
+
+test('a lock that cannot be opened is said', () => {
+  const host = openHostFolder(folder, 'ac'.repeat(16))
+  mkdirSync(join(host.path, 'shop.lock'))
+  assert.throws(
+    () => lockSource(host, 'shop'),
+    (error) => isFailure(error, 'host.file') && error.message.includes('shop.lock'),
+  )
 })
 
 test('a cache folder that cannot be made is said', () => {

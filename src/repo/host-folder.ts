@@ -36,6 +36,10 @@ export interface HostState {
   readonly lastCheck?: { readonly at: number; readonly errors: number; readonly warnings: number }
 }
 
+/** No name of a source, whose locks lie beside it. */
+const STATE_LOCK = '.state.lock'
+const STATE_LOCK_MS_MAX = 10_000
+const LOCK_PAUSE_MS = 5
 const EMPTY: HostState = { heads: {}, checked: {} }
 
 /** Opens (makes) the folder of one repository below the cache folder. Fails: host.file. */
@@ -44,23 +48,24 @@ export function openHostFolder(cacheFolder: string, repository: string): HostFol
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 })
   } catch (cause) {
-    throw new Failure('host.file', `Cannot make the cache folder "${path}": ${describeError(cause)}`, {
-      cause,
-    })
+    throw fileFailure('make the cache folder', path, cause)
   }
   return { path }
 }
 
-/** A folder below it, made if missing. */
+/** A folder below it, made if missing. Fails: host.file. */
 export function subFolder(host: HostFolder, name: string): string {
-  const path = join(host.path, name)
-  mkdirSync(path, { recursive: true, mode: 0o700 })
-  return path
+  return openHostFolder(host.path, name).path
 }
 
-/** The same, with nothing in it. */
+/** The same, with nothing in it. Fails: host.file. */
 export function emptySubFolder(host: HostFolder, name: string): string {
-  rmSync(join(host.path, name), { recursive: true, force: true })
+  const path = join(host.path, name)
+  try {
+    rmSync(path, { recursive: true, force: true })
+  } catch (cause) {
+    throw fileFailure('empty the cache folder', path, cause)
+  }
   return subFolder(host, name)
 }
 
@@ -70,26 +75,82 @@ export function readHostState(host: HostFolder): HostState {
     return { ...EMPTY, ...(JSON.parse(readFileSync(statePath(host), 'utf8')) as HostState) }
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return EMPTY
-    throw new Failure('host.file', `Cannot read "${statePath(host)}": ${describeError(error)}`, {
-      cause: error,
-    })
+    throw fileFailure('read', statePath(host), error)
   }
 }
 
-/** Replaces the state by `change` of the present one, under a lock that dies with this process. */
-export function updateHostState(host: HostFolder, change: (state: HostState) => HostState): void {
-  const lock = openSync(join(host.path, 'state.lock'), constants.O_RDWR | constants.O_CREAT, 0o600)
+/**
+ * Replaces the state by `change` of the present one, under a lock that dies with this process. Waits for
+ * another run's change; nothing is left half written. Fails: repo.busy, host.file.
+ */
+export function updateHostState(
+  host: HostFolder,
+  change: (state: HostState) => HostState,
+  lockMsMax = STATE_LOCK_MS_MAX,
+): void {
+  const lock = openLock(join(host.path, STATE_LOCK))
   try {
-    if (hasPosix()) while (!lockFile(lock)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
-    const temporary = join(host.path, `state.${randomHex(4)}.tmp`)
-    const fd = openSync(temporary, 'wx', 0o600)
-    writeFileSync(fd, JSON.stringify(change(readHostState(host))))
-    fsyncSync(fd)
-    closeSync(fd)
-    renameSync(temporary, statePath(host))
+    awaitLock(host, lock, lockMsMax)
+    replaceFile(statePath(host), JSON.stringify(change(readHostState(host))))
   } finally {
     closeSync(lock)
   }
+}
+
+/** The lock is held for some milliseconds: who holds it for long hangs, or is stopped. */
+function awaitLock(host: HostFolder, lock: number, lockMsMax: number): void {
+  const pause = new Int32Array(new SharedArrayBuffer(4))
+  for (let waited = 0; !tryLock(lock, host.path); waited += LOCK_PAUSE_MS) {
+    if (waited >= lockMsMax)
+      throw new Failure(
+        'repo.busy',
+        `Cannot change "${statePath(host)}": another run has held its lock for ${lockMsMax / 1000} s`,
+        { facts: { path: statePath(host) } },
+      )
+    Atomics.wait(pause, 0, 0, LOCK_PAUSE_MS)
+  }
+}
+
+/** Durable and whole, or not at all. */
+function replaceFile(path: string, text: string): void {
+  const temporary = `${path.slice(0, -'.json'.length)}.${randomHex(4)}.tmp`
+  try {
+    const fd = openSync(temporary, 'wx', 0o600)
+    try {
+      writeFileSync(fd, text)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+    renameSync(temporary, path)
+  } catch (cause) {
+    rmSync(temporary, { force: true })
+    throw fileFailure('write', path, cause)
+  }
+}
+
+function openLock(path: string): number {
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600)
+  } catch (cause) {
+    throw fileFailure('open the lock', path, cause)
+  }
+}
+
+/** Where the system has no locks, nobody else is expected. */
+function tryLock(fd: number, path: string): boolean {
+  try {
+    return !hasPosix() || lockFile(fd)
+  } catch (cause) {
+    throw fileFailure('lock', path, cause)
+  }
+}
+
+function fileFailure(action: string, path: string, cause: unknown): Failure {
+  return new Failure('host.file', `Cannot ${action} "${path}": ${describeError(cause)}`, {
+    facts: { path },
+    cause,
+  })
 }
 
 function statePath(host: HostFolder): string {
@@ -104,15 +165,19 @@ export interface SourceLock {
 /** Only one backup of a source runs on a host at a time. Fails: repo.busy, host.file. */
 export function lockSource(host: HostFolder, source: string): SourceLock {
   const path = join(host.path, `${source}.lock`)
-  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600)
-  if (hasPosix() && !lockFile(fd)) {
-    closeSync(fd)
+  const fd = openLock(path)
+  let isLocked = false
+  try {
+    isLocked = tryLock(fd, path)
+  } finally {
+    if (!isLocked) closeSync(fd)
+  }
+  if (!isLocked)
     throw new Failure(
       'repo.busy',
       `Cannot back up "${source}": another run of it is under way on this host`,
       { facts: { source } },
     )
-  }
   return { fd }
 }
 
@@ -125,8 +190,13 @@ export function treeCachePath(host: HostFolder, domain: string, source: string, 
   return join(subFolder(host, 'trees'), `${domain}.${source}.${snapshot}`)
 }
 
+/** Also where there is none. Fails: host.file. */
 export function removeFile(path: string): void {
-  rmSync(path, { force: true })
+  try {
+    rmSync(path, { force: true })
+  } catch (cause) {
+    throw fileFailure('remove', path, cause)
+  }
 }
 
 /**

@@ -1,5 +1,5 @@
 import { strict as assert } from 'node:assert'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
@@ -17,13 +17,16 @@ import { addRunEntries, beginRun, buildRun, closeRun, finishRun, mergeRuns } fro
 import {
   attachRun,
   detachRun,
-  findInRun,
   openRun,
   readRunPack,
   readRunPacks,
   runEntries,
   type RunReader,
   type SortedRun,
+  mayHold,
+  probesOf,
+  searchRun,
+  type RunPlace,
 } from './sorted-run.ts'
 
 const name = 'ab'.repeat(32)
@@ -117,7 +120,12 @@ function modelOf(entries: Buffer): Map<string, ReturnType<typeof indexEntryAt>> 
   return model
 }
 
-test('findInRun() answers as a map does, whatever ids share', (t) => {
+/** As the index asks a run. */
+function findInRun(reader: RunReader, id: Buffer, at: number): RunPlace | undefined {
+  return mayHold(reader.run, probesOf(id, at)) ? searchRun(reader, id, at) : undefined
+}
+
+test('searchRun() answers as a map does, whatever ids share', (t) => {
   const folder = newFolder(t)
   fc.assert(
     fc.property(rowsArbitrary, fc.array(idArbitrary, { maxLength: 50 }), (rows, others) => {
@@ -233,7 +241,7 @@ test('openRun() tells a missing file from a damaged one, and sees every flipped 
   }
 })
 
-test('findInRun() sees a page that was damaged after the run was opened', (t) => {
+test('searchRun() sees a page that was damaged after the run was opened', (t) => {
   const path = join(newFolder(t), 'run')
   const rows = Array.from({ length: 130 }, (_, n) => ({
     id: Buffer.alloc(32, n),
@@ -249,6 +257,18 @@ test('findInRun() sees a page that was damaged after the run was opened', (t) =>
     assert.throws(() => findInRun(reader, Buffer.alloc(32, 5), 0), isCorrupt)
     assert.equal(findInRun(reader, Buffer.alloc(32, 120), 0)?.chunk, 120)
   })
+})
+
+test('a run that cannot be read fails as host.file: no bare errno that looks like one of a source file', (t) => {
+  const folder = newFolder(t)
+  const rows = [{ id: Buffer.alloc(32, 1), pack: 0, chunk: 0, class: 1 }]
+  const run = makeRun(join(folder, 'run'), sortedEntries(rows), packTable(1))
+  const isHostFile = (error: unknown): boolean => isFailure(error, 'host.file')
+  const descriptor = openSync(folder, 'r') // reading a folder fails with EISDIR
+  const reader = { run, descriptor, page: Buffer.alloc(4096), pageNumber: -1 }
+  assert.throws(() => searchRun(reader, Buffer.alloc(32, 1), 0), isHostFile)
+  assert.throws(() => readRunPack(reader, 0), isHostFile)
+  closeSync(descriptor)
 })
 
 test('beginRun() fails as host.file where it cannot write', (t) => {

@@ -18,7 +18,7 @@
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
-import { assert, errnoOf, Failure } from '../base/failure.ts'
+import { assert, describeError, errnoOf, Failure } from '../base/failure.ts'
 import { INDEX_ENTRY_BYTES, INDEX_PACK_BYTES, indexPackAt, type IndexPack } from '../format/index-run.ts'
 
 export const PAGE_BYTES = 4096
@@ -107,8 +107,8 @@ function openRunParts(descriptor: number, path: string, name: string): SortedRun
   const fences = new Uint32Array(new SharedArrayBuffer(pageCount * 8))
   const bloom = new Uint32Array(new SharedArrayBuffer(blockCount * BLOOM_BLOCK_BYTES))
   const parts = [
-    readPart(descriptor, fences, fencesOffset, path),
-    readPart(descriptor, bloom, bloomOffset, path),
+    fillShared(descriptor, fences, fencesOffset, path),
+    fillShared(descriptor, bloom, bloomOffset, path),
   ]
   parts.push(checksumRange(descriptor, packsOffset, packCount * INDEX_PACK_BYTES, path))
   parts.forEach((crc, place) => {
@@ -122,7 +122,7 @@ function openRunParts(descriptor: number, path: string, name: string): SortedRun
 }
 
 /** Fills shared memory from the file; returns its CRC-32. */
-function readPart(descriptor: number, words: Uint32Array, offset: number, path: string): number {
+function fillShared(descriptor: number, words: Uint32Array, offset: number, path: string): number {
   const bytes = new Uint8Array(words.buffer, words.byteOffset, words.byteLength)
   readWhole(descriptor, bytes, offset, path)
   return crc32(bytes)
@@ -160,14 +160,9 @@ export function detachRun(reader: RunReader): void {
 }
 
 /**
- * The first entry with the id that begins at `at` of `id`, or undefined. Reads a page of the file when the
- * filter says so. Fails: repo.corrupt if the file was damaged since it was opened.
+ * The first entry with the id that begins at `at` of `id`, or undefined; reads a page of the file. Ask
+ * mayHold() first. Fails: repo.corrupt if the file was damaged since it was opened, host.file.
  */
-export function findInRun(reader: RunReader, id: Buffer, at: number): RunPlace | undefined {
-  return mayHold(reader.run, probesOf(id, at)) ? searchRun(reader, id, at) : undefined
-}
-
-/** findInRun() without asking the filter. */
 export function searchRun(reader: RunReader, id: Buffer, at: number): RunPlace | undefined {
   const { fences, pageCount } = reader.run
   const high = id.readUInt32BE(at)
@@ -328,13 +323,23 @@ function blockAt(bloom: Uint32Array, chooser: number): number {
   return Math.floor((chooser * blocks) / 2 ** 32) * (BLOOM_BLOCK_BYTES / 4)
 }
 
-/** Reads exactly the length of `into`. Fails: repo.corrupt if the file ends before. */
+/** Reads exactly the length of `into`. Fails: repo.corrupt if the file ends before, host.file. */
 function readWhole(descriptor: number, into: Uint8Array, offset: number, path: string): void {
   let done = 0
   while (done < into.length) {
-    const bytes = readSync(descriptor, into, done, into.length - done, offset + done)
+    const bytes = readPart(descriptor, into.subarray(done), offset + done, path)
     if (bytes === 0) throw damaged(path, 'it is cut')
     done += bytes
+  }
+}
+
+/** A bare errno would count as one of the source file that is being saved. */
+function readPart(descriptor: number, into: Uint8Array, offset: number, path: string): number {
+  try {
+    return readSync(descriptor, into, 0, into.length, offset)
+  } catch (cause) {
+    const message = `Cannot read the index cache "${path}": ${describeError(cause)}`
+    throw new Failure('host.file', message, { facts: { path }, cause })
   }
 }
 
