@@ -16,6 +16,7 @@ import {
   openFrame,
   openHeader,
   openPackKey,
+  FRAME_PLAIN_BYTES_MAX,
   PACK_CHUNKS_MAX,
   type FrameOpener,
   type OpenPack,
@@ -153,4 +154,19 @@ test('a pack of another format or suite is refused as newer', () => {
     () => open(Buffer.alloc(256)),
     (error) => isFailure(error, 'repo.corrupt'),
   )
+})
+
+test('a header whose frames open to more than a chunk may be, or are stored in far more, is refused', () => {
+  const frame = (plainBytes: number, body: Buffer): Buffer => {
+    const pack = emptyPack(65_536)
+    const chunks = [{ id: Buffer.alloc(32, 1), bytes: plainBytes }]
+    addFrame(pack, { kind: 'data', codec: CODECS.zstd, body, plainBytes, chunks })
+    return finishPack(pack, indexKey, epoch.publicKey)
+  }
+  const isCorrupt = (error: unknown): boolean => isFailure(error, 'repo.corrupt')
+  assert.equal(open(frame(FRAME_PLAIN_BYTES_MAX, Buffer.alloc(22))).frames.length, 1)
+  assert.throws(() => open(frame(FRAME_PLAIN_BYTES_MAX + 1, Buffer.alloc(22))), isCorrupt)
+  assert.throws(() => open(frame(700 * 1024 * 1024, Buffer.alloc(22_000))), isCorrupt)
+  assert.equal(open(frame(5000, Buffer.alloc(6000))).frames.length, 1)
+  assert.throws(() => open(frame(5000, Buffer.alloc(6009))), isCorrupt)
 })

@@ -21,6 +21,10 @@ const MAGIC = Buffer.from('BKSTPACK')
 const FRAME_MAGIC = Buffer.from('BKSTFRAM')
 const TAG_BYTES = 16
 const FRAME_RECORD_BYTES = 12
+/** The largest chunk that a config allows (cdc.maxBytes): what a frame may open to at most. */
+export const FRAME_PLAIN_BYTES_MAX = 64 * 1024 * 1024
+/** What a frame may be stored in above its plaintext: the tag, and a codec's own bytes. */
+const FRAME_OVERHEAD_BYTES_MAX = 1024
 const CHUNK_RECORD_BYTES = 36
 const SALT_BYTES = 16
 /** A chunk of its own frame may close the frame of small chunks before it. */
@@ -258,6 +262,7 @@ function decodeHeader(footer: PackFooter, plain: Buffer, what: string): PackHead
     header.frameCodec[frame] = plain.readUInt8(at + 8)
     header.frameClass[frame] = plain.readUInt8(at + 9)
     offset += plain.readUInt32LE(at)
+    checkFrameBytes(header, frame, what)
     const chunks = plain.readUInt16LE(at + 10)
     let within = 0
     for (let n = 0; n < chunks && chunk < chunkCount; n++, chunk++) {
@@ -275,6 +280,16 @@ function decodeHeader(footer: PackFooter, plain: Buffer, what: string): PackHead
   if (offset !== footer.dataBytes || chunk !== chunkCount)
     throw corrupt(what, 'has a header that contradicts its footer')
   return header
+}
+
+/** Before anything is allocated by these numbers. */
+function checkFrameBytes(header: PackHeader, frame: number, what: string): void {
+  const plain = header.framePlain[frame] ?? 0
+  const stored = header.frameStored[frame] ?? 0
+  if (plain > FRAME_PLAIN_BYTES_MAX)
+    throw corrupt(what, `has a frame ${frame} of ${plain} bytes (at most ${FRAME_PLAIN_BYTES_MAX})`)
+  if (stored > plain + FRAME_OVERHEAD_BYTES_MAX)
+    throw corrupt(what, `stores frame ${frame} of ${plain} bytes in ${stored} bytes`)
 }
 
 /** Opens the data key of a pack with the private half of its epoch key. Fails: repo.corrupt. */

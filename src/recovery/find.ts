@@ -4,7 +4,14 @@
  */
 import { rawPath } from '../base/file-entry.ts'
 import type { TreeEntry } from '../format/tree.ts'
-import { readDirectory, rootNode, type SnapshotReader } from '../repo/tree-reader.ts'
+import {
+  readDirectory,
+  rootNode,
+  type SnapshotReader,
+  newWalkBudget,
+  spendEntry,
+  type WalkBudget,
+} from '../repo/tree-reader.ts'
 import { compilePatterns, decideExclude, type Pattern } from '../sources/files/patterns.ts'
 
 export interface Found {
@@ -49,25 +56,27 @@ export async function findEntries(
   reader: SnapshotReader,
   signal: AbortSignal,
 ): Promise<readonly Found[]> {
-  return findBelow(search, reader, { path: '', node: rootNode(reader) }, signal)
+  const walk = { reader, signal, budget: newWalkBudget(reader) }
+  return findBelow(search, walk, { path: '', node: rootNode(reader) }, 1)
 }
 
 async function findBelow(
   search: Search,
-  reader: SnapshotReader,
+  walk: { reader: SnapshotReader; signal: AbortSignal; budget: WalkBudget },
   folder: { path: string; node: Uint8Array },
-  signal: AbortSignal,
+  depth: number,
 ): Promise<readonly Found[]> {
   const key = `${Buffer.from(folder.node).toString('latin1')}${folder.path}`
   const known = search.known.get(key)
   if (known !== undefined) return known
   const found: Found[] = []
-  for await (const entry of readDirectory(reader, folder.node)) {
+  for await (const entry of readDirectory(walk.reader, folder.node)) {
+    spendEntry(walk.budget, depth)
     const path = `${folder.path}/${entry.name}`
     if (isNamed(search, path, entry)) found.push({ path, entry })
     if (entry.node === undefined) continue
-    signal.throwIfAborted()
-    for (const one of await findBelow(search, reader, { path, node: entry.node }, signal)) found.push(one)
+    walk.signal.throwIfAborted()
+    for (const one of await findBelow(search, walk, { path, node: entry.node }, depth + 1)) found.push(one)
   }
   if (search.held + found.length < HELD_MAX) {
     search.held += found.length + 1

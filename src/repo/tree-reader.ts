@@ -2,6 +2,7 @@
  * Reading snapshots: directories, single names and file contents, each without loading more than it needs.
  * A read path for ls, cat, find, diff, restore, check and mounts; one reader belongs to one thread.
  */
+import { corrupt } from '../base/bytes.ts'
 import { Failure } from '../base/failure.ts'
 import { displayName } from '../base/file-entry.ts'
 import {
@@ -28,6 +29,11 @@ import {
 } from './pack-reader.ts'
 import { readerKeys } from './reader-keys.ts'
 import type { StoredSnapshot } from './snapshots.ts'
+
+/** A branch holds 32 nodes or more but for the last: 8 levels are 10^12 nodes. */
+const BRANCH_DEPTH_MAX = 8
+const DIRECTORY_DEPTH_MAX = 16_384
+const WALK_MARGIN_ENTRIES = 1000
 
 export interface SnapshotReader {
   readonly snapshot: StoredSnapshot
@@ -61,10 +67,10 @@ export function placeOfChunk(
   const found = lookupChunk(reader.index, key, 0)
   const pack = found && packInRuns(reader.index, found.pack)
   if (found === undefined || pack === undefined) {
-    const message = `Cannot find chunk ${key.toString('hex')}: no index run of snapshot ${reader.snapshot.id} lists it`
-    throw new Failure('repo.corrupt', message, {
-      facts: { chunk: key.toString('hex'), snapshot: reader.snapshot.id },
-    })
+    const chunk = key.toString('hex')
+    const snapshot = reader.snapshot.id
+    const message = `Cannot find chunk ${chunk}: no index run of snapshot ${snapshot} lists it`
+    throw new Failure('repo.corrupt', message, { facts: { chunk, snapshot } })
   }
   return {
     place: { id: pack.id, bytes: pack.bytes, kind: packKind(pack.kind) },
@@ -92,21 +98,71 @@ async function readNode(reader: SnapshotReader, id: Uint8Array): Promise<TreeNod
 /** Hears of a node that cannot be read, and throws to end the walk; returns to go on without what lies in it. */
 export type OnDamage = (path: string, error: unknown) => void
 
-/** Entries of a directory in ascending order of their names. Fails: storage.*, repo.corrupt, or as `onDamage`. */
+/**
+ * Entries of a directory in ascending order of their names. Fails: storage.*, repo.corrupt (also if the nodes
+ * are not in order, or too deep), or as `onDamage`.
+ */
 export async function* readDirectory(
   reader: SnapshotReader,
   node: Uint8Array,
   onDamage: (error: unknown) => void = rethrow,
 ): AsyncGenerator<TreeEntry> {
-  let read: TreeNode
-  try {
-    read = await readNode(reader, node)
-  } catch (error) {
-    onDamage(error)
+  const pending = [{ node, depth: 0 }]
+  let previous = ''
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    const { depth } = next
+    let read: TreeNode
+    try {
+      read = await readNode(reader, next.node)
+      checkPlace(read, depth, previous)
+    } catch (error) {
+      onDamage(error)
+      continue
+    }
+    if (read.kind === 'leaf') {
+      yield* read.entries
+      previous = read.entries.at(-1)?.name ?? previous
+    } else {
+      for (const child of read.children.toReversed()) pending.push({ node: child.node, depth: depth + 1 })
+    }
+  }
+}
+
+/** A node that is there twice would repeat its names: so the nodes of a directory are as few as its names. */
+function checkPlace(node: TreeNode, depth: number, previous: string): void {
+  if (node.kind === 'branch') {
+    checkBranchDepth(depth)
     return
   }
-  if (read.kind === 'leaf') yield* read.entries
-  else for (const child of read.children) yield* readDirectory(reader, child.node, onDamage)
+  const [first] = node.entries
+  if (first === undefined ? depth > 0 : first.name <= previous)
+    throw corrupt('a directory', 'has nodes that are not in order')
+}
+
+/** `depth`: of a branch below the root of its directory. Fails: repo.corrupt. */
+function checkBranchDepth(depth: number): void {
+  if (depth >= BRANCH_DEPTH_MAX)
+    throw corrupt('a directory', `has more than ${BRANCH_DEPTH_MAX} levels of branches`)
+}
+
+/** How many entries a walk may still visit, so that a forged tree of few nodes cannot be walked for ever. */
+export interface WalkBudget {
+  readonly snapshot: string
+  left: number
+}
+
+/** Twice what the signed totals of the snapshot say, and a margin; no bound where they do not say it. */
+export function newWalkBudget({ snapshot }: SnapshotReader): WalkBudget {
+  const { files, directories, others = 0 } = snapshot.totals
+  const entries = files === undefined || directories === undefined ? Infinity : files + directories + others
+  return { snapshot: snapshot.id, left: entries * 2 + WALK_MARGIN_ENTRIES }
+}
+
+/** Counts one entry at `depth` directories below the root. Fails: repo.corrupt. */
+export function spendEntry(budget: WalkBudget, depth: number): void {
+  const what = `the tree of snapshot ${budget.snapshot}`
+  if (budget.left-- <= 0) throw corrupt(what, 'has more than twice the entries that its snapshot says')
+  if (depth > DIRECTORY_DEPTH_MAX) throw corrupt(what, `has directories deeper than ${DIRECTORY_DEPTH_MAX}`)
 }
 
 function rethrow(error: unknown): never {
@@ -136,10 +192,14 @@ async function findName(
   node: Uint8Array,
   name: string,
 ): Promise<TreeEntry | undefined> {
-  const read = await readNode(reader, node)
-  if (read.kind === 'leaf') return read.entries.find((entry) => entry.name === name)
-  const child = read.children.findLast((each) => each.name <= name)
-  return child && (await findName(reader, child.node, name))
+  let read = await readNode(reader, node)
+  for (let depth = 0; read.kind === 'branch'; depth++) {
+    checkBranchDepth(depth)
+    const child = read.children.findLast((each) => each.name <= name)
+    if (child === undefined) return undefined
+    read = await readNode(reader, child.node)
+  }
+  return read.entries.find((entry) => entry.name === name)
 }
 
 /** An event of a walk over a snapshot; `path` is absolute and raw. */
@@ -158,28 +218,39 @@ export async function* walkTree(
   options: { into?: (path: string) => boolean; onDamage?: OnDamage } = {},
 ): AsyncGenerator<TreeEvent> {
   const { into = () => true, onDamage = (_, error) => rethrow(error) } = options
-  yield* walkNode(reader, rootNode(reader), '', { into, onDamage })
-}
-
-async function* walkNode(
-  reader: SnapshotReader,
-  node: Uint8Array,
-  base: string,
-  options: { into: (path: string) => boolean; onDamage: OnDamage },
-): AsyncGenerator<TreeEvent> {
-  const onDamage = (error: unknown): void => {
-    options.onDamage(base === '' ? '/' : base, error)
+  const budget = newWalkBudget(reader)
+  const enter = (path: string, entry: TreeEntry | undefined, node: Uint8Array): OpenDirectory => {
+    const onNodeDamage = (error: unknown): void => {
+      onDamage(path === '' ? '/' : path, error)
+    }
+    return { path, entry, entries: readDirectory(reader, node, onNodeDamage) }
   }
-  for await (const entry of readDirectory(reader, node, onDamage)) {
-    const path = `${base}/${entry.name}`
+  // Not recursive: trees may be deeper than the stack.
+  const open = [enter('', undefined, rootNode(reader))]
+  for (let last = open.at(-1); last !== undefined; last = open.at(-1)) {
+    const next = await last.entries.next()
+    if (next.done === true) {
+      open.pop()
+      if (last.entry !== undefined) yield { kind: 'leave', path: last.path, entry: last.entry }
+      continue
+    }
+    const entry = next.value
+    const path = `${last.path}/${entry.name}`
+    spendEntry(budget, open.length)
     if (entry.node === undefined) {
       yield { kind: 'entry', path, entry }
-    } else if (options.into(path)) {
+    } else if (into(path)) {
       yield { kind: 'enter', path, entry }
-      yield* walkNode(reader, entry.node, path, options)
-      yield { kind: 'leave', path, entry }
+      open.push(enter(path, entry, entry.node))
     }
   }
+}
+
+/** A directory that a walk is in; the root has no entry. */
+interface OpenDirectory {
+  readonly path: string
+  readonly entry: TreeEntry | undefined
+  readonly entries: AsyncGenerator<TreeEntry>
 }
 
 /** The content of a file entry, decoded. Fails: repo.corrupt. */
