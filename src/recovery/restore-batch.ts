@@ -4,12 +4,12 @@ import { corrupt } from '../base/bytes.ts'
 import { displayName } from '../base/file-entry.ts'
 import { extentsBytes, type Extents } from '../format/content.ts'
 import type { TreeEntry } from '../format/tree.ts'
+import { isDamage } from '../repo/damage.ts'
 import type { PackPlace } from '../repo/pack-reader.ts'
 import { contentOf, fileExtents, placeOfChunk, type SnapshotReader } from '../repo/tree-reader.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import { restoreFailure, type RestoreTarget } from '../sources/files/target.ts'
 import { finishFile, openTarget, removeTarget } from '../sources/files/write.ts'
-import { isDamage } from './check-findings.ts'
 import type { ChunkPlaceRef, FileExtent, FileJob } from './restore-job.ts'
 import { submitRestore, type RestoreLanes } from './restore-lanes.ts'
 
@@ -60,11 +60,11 @@ export async function addFile(
   // Without views of bytes that the entry shares with its tree node: they would be posted with it.
   const xattrs = entry.xattrs.map(({ name, value }) => ({ name, value: Uint8Array.from(value) }))
   const lean = { ...entry, xattrs, content: NO_BYTES, node: undefined }
-  const job = { path, entry: lean, fileOffset: 0, extents: [], inline: undefined, part: 'whole' } as const
   const inline = unlessDamaged(path, () => inlineOf(entry))
   if (isLost(inline)) return inline
+  const job = { path, entry: lean, fileOffset: 0, extents: [], inline, part: 'whole' } as const
   if (inline !== undefined) {
-    await addJob(batcher, { ...job, inline })
+    await addJob(batcher, job)
     return undefined
   }
   const nodes = fileExtents(batcher.reader, entry)

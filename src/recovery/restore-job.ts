@@ -9,6 +9,7 @@ import type { FileEntry } from '../base/file-entry.ts'
 import { noteGarbage } from '../base/garbage.ts'
 import { corrupt } from '../base/bytes.ts'
 import { CODECS } from '../format/pack.ts'
+import { isDamage } from '../repo/damage.ts'
 import {
   chunkOfFrame,
   isChunk,
@@ -21,7 +22,6 @@ import {
 import type { FileProblem } from '../sources/files/problem.ts'
 import type { RestoreTarget } from '../sources/files/target.ts'
 import { clearTarget, finishFile, openTarget, removeTarget, writeTarget } from '../sources/files/write.ts'
-import { isDamage } from './check-findings.ts'
 
 /** Ranges of frames this close together are read as one. */
 const GAP_BYTES_MAX = 128 * 1024

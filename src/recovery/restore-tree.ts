@@ -5,12 +5,12 @@
 import { lstatSync } from 'node:fs'
 import { pathBytes } from '../base/file-entry.ts'
 import type { TreeEntry } from '../format/tree.ts'
+import { isDamage } from '../repo/damage.ts'
 import type { TreeEvent } from '../repo/tree-reader.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import { entryFromStats } from '../sources/files/stat.ts'
 import { placeOf, type RestoreTarget } from '../sources/files/target.ts'
 import { finishFolder, linkEntry, makeEntry, removeTarget } from '../sources/files/write.ts'
-import { isDamage } from './check-findings.ts'
 import { addFile, finishParted, type Batcher, type LostFile } from './restore-batch.ts'
 import type { RestoreResult } from './restore-job.ts'
 import type { RestoreMode } from './restore-marker.ts'
@@ -38,7 +38,7 @@ export interface TreeRestore {
   readonly open: WalkedFolder[]
   /** Folders made, in the order they are left: their metadata comes last. */
   readonly folders: { readonly path: string; readonly entry: TreeEntry }[]
-  /** First name of files with several, by device and inode. */
+  /** First name of files with several, by linkKey(). */
   readonly firstNames: Map<string, string>
   readonly links: { readonly path: string; readonly first: string }[]
   /** What is missing, by path relative to the root; also in `damaged` or `failed`. */
@@ -182,13 +182,18 @@ async function takeFile(state: TreeRestore, path: string, entry: TreeEntry): Pro
 
 /** Whether another name of the same file was restored; then this one becomes a link at the end. */
 function isFurtherName(state: TreeRestore, path: string, entry: TreeEntry): boolean {
-  const first = entry.links > 1 ? state.firstNames.get(`${entry.dev}:${entry.inode}`) : undefined
+  const first = entry.links > 1 ? state.firstNames.get(linkKey(entry)) : undefined
   if (first !== undefined) state.links.push({ path, first })
   return first !== undefined
 }
 
 function noteFirstName(state: TreeRestore, path: string, entry: TreeEntry): void {
-  if (entry.links > 1) state.firstNames.set(`${entry.dev}:${entry.inode}`, path)
+  if (entry.links > 1) state.firstNames.set(linkKey(entry), path)
+}
+
+/** With size and time: a file that changed between the backup of its names comes back as two. */
+function linkKey({ dev, inode, size, mtime }: TreeEntry): string {
+  return `${dev}:${inode}:${size}:${mtime}`
 }
 
 /** A file whose metadata is right was finished before the interruption: its times are set last. */
