@@ -161,7 +161,7 @@ export function writeRows(descriptor: number, noise: Noise, text: { row: RowWrit
 }
 
 /** How rows of a text file are made. */
-export function rowOf(kind: ShopFileKind): RowWriter {
+function rowOf(kind: ShopFileKind): RowWriter {
   const row = rowWriters[kind]
   if (row === undefined) throw new TypeError(`Cannot write rows of a file of kind "${kind}"`)
   return row

@@ -166,7 +166,7 @@ async function measureMemory(
  * Fails unless contents, names and metadata are equal: mode, owner, times, links, ACLs and extended
  * attributes.
  */
-export function compareTrees(source: string, restored: string, peer: PeerName): void {
+function compareTrees(source: string, restored: string, peer: PeerName): void {
   const flags = ['-aHAXn', '--checksum', '--delete', '--itemize-changes']
   const compared = spawnSync('rsync', [...flags, `${source}/`, `${restored}/`], { encoding: 'utf8' })
   if (compared.status !== 0) throw new Error(`Cannot compare what ${peer} restored: ${compared.stderr}`)

@@ -113,7 +113,7 @@ function judgeTarget(record: BenchRecord, target: Target): Judgement {
 }
 
 /** Samples of a step; where memory had no run of its own, the first backup is its measure. */
-export function samplesOf(record: BenchRecord, step: Step, peer: PeerName): Sample[] {
+function samplesOf(record: BenchRecord, step: Step, peer: PeerName): Sample[] {
   const found = record.samples.filter((sample) => sample.step === step && sample.peer === peer)
   return found.length === 0 && step === 'memory' ? samplesOf(record, 'first', peer) : found
 }

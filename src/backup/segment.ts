@@ -20,7 +20,7 @@ import { savePages } from './pages.ts'
 const READ_BYTES = 4 * 1024 * 1024
 
 /** Decided by looking at the file. */
-export const DETECT_PAGES = -1
+const DETECT_PAGES = -1
 
 export interface SegmentJob {
   /** The caller's number, given back in the result. */

@@ -15,7 +15,7 @@ export function newWriter(capacity = 1024): ByteWriter {
 }
 
 /** Makes room for `more` bytes; the writer's buffer may be replaced. */
-export function reserve(writer: ByteWriter, more: number): void {
+function reserve(writer: ByteWriter, more: number): void {
   const needed = writer.length + more
   if (needed <= writer.bytes.length) return
   const grown = Buffer.allocUnsafe(Math.max(needed, writer.bytes.length * 2))
@@ -33,19 +33,9 @@ export function putU8(writer: ByteWriter, value: number): void {
   writer.bytes[writer.length++] = value
 }
 
-export function putU32(writer: ByteWriter, value: number): void {
-  reserve(writer, 4)
-  writer.length = writer.bytes.writeUInt32LE(value, writer.length)
-}
-
 export function putI64(writer: ByteWriter, value: bigint): void {
   reserve(writer, 8)
   writer.length = writer.bytes.writeBigInt64LE(value, writer.length)
-}
-
-export function putU64(writer: ByteWriter, value: bigint): void {
-  reserve(writer, 8)
-  writer.length = writer.bytes.writeBigUInt64LE(value, writer.length)
 }
 
 /** Unsigned LEB128; `value` is a safe integer, 0 ≤ value ≤ 2^53−1. */
@@ -85,7 +75,7 @@ export function newReader(bytes: Uint8Array, what: string): ByteReader {
 }
 
 /** Moves past `count` bytes and returns where they began. Fails: repo.corrupt. */
-export function take(reader: ByteReader, count: number): number {
+function take(reader: ByteReader, count: number): number {
   const start = reader.offset
   if (count < 0 || start + count > reader.end)
     throw corrupt(reader.what, `ends ${start + count - reader.end} bytes early`)
@@ -97,16 +87,8 @@ export function getU8(reader: ByteReader): number {
   return reader.bytes.readUInt8(take(reader, 1))
 }
 
-export function getU32(reader: ByteReader): number {
-  return reader.bytes.readUInt32LE(take(reader, 4))
-}
-
 export function getI64(reader: ByteReader): bigint {
   return reader.bytes.readBigInt64LE(take(reader, 8))
-}
-
-export function getU64(reader: ByteReader): bigint {
-  return reader.bytes.readBigUInt64LE(take(reader, 8))
 }
 
 /** Unsigned LEB128 up to 2^53−1, shortest form only, so that a record has one encoding. Fails: repo.corrupt. */

@@ -92,7 +92,7 @@ export function updateProgress(progress: Progress, state: ProgressState): void {
 }
 
 /** Shows the state if it is time to. */
-export function tickProgress(progress: Progress): void {
+function tickProgress(progress: Progress): void {
   if (progress.mode === 'none') return
   const now = progress.clock.elapsed()
   const every = { bar: drawEveryMs, events: eventEveryMs, lines: lineEveryMs }[progress.mode]

@@ -29,7 +29,7 @@ const CHUNK_BYTES = 64 * 1024
 const TAG_BYTES = 16
 const STANZAS_MAX = 64
 /** What `age` itself chooses: about a second, 256 MiB. */
-export const SCRYPT_LOG_N = 18
+const SCRYPT_LOG_N = 18
 const SCRYPT_LOG_N_MAX = 20
 const VERSION_LINE = 'age-encryption.org/v1'
 const X25519_LABEL = 'age-encryption.org/v1/X25519'

@@ -86,7 +86,7 @@ test('parseConfig() refuses whatever is missing or out of bounds, and names the 
     assert.throws(() => parseConfig(junk, 'c'), fails('repo.corrupt'))
 })
 
-test('a newer version or an unknown required feature is repo.newer, before anything else is looked at', () => {
+test('a newer version or an unknown required feature is repo.newer, before anything else', () => {
   const newer = { version: 2, features: { required: [] }, all: 'different' }
   assert.throws(() => parseConfig(newer, 'config/1'), fails('repo.newer'))
   const strange = { ...sound, features: { required: ['sharding'], optional: [] }, recipients: 'elsewhere' }

@@ -10,9 +10,9 @@ import { Failure } from '../base/failure.ts'
 import { sha256 } from './seal.ts'
 import { checkVersion, hex, name, parsePayload, time } from './shapes.ts'
 
-export const CONFIG_VERSION = 1
+const CONFIG_VERSION = 1
 /** What `features.required` may hold for this program to go on. Grows with the format. */
-export const KNOWN_FEATURES: readonly string[] = []
+const KNOWN_FEATURES: readonly string[] = []
 
 /** Bounds of every list in a config. */
 export const CONFIG_LIMITS = {

@@ -23,11 +23,11 @@ import { AES_TAG_BYTES, counterNonce, hkdf, openAes, sealAes } from './seal.ts'
 
 export const INDEX_ENTRY_BYTES = 40
 export const INDEX_PACK_BYTES = 44
-export const INDEX_HEADER_BYTES = 128
+const INDEX_HEADER_BYTES = 128
 /** Plaintext bytes of a sealed block; the last one may be shorter. */
 export const INDEX_BLOCK_BYTES = 1 << 20
 /** sortIndexEntries() numbers entries with 24 bits. */
-export const INDEX_SORT_ENTRIES_MAX = 1 << 24
+const INDEX_SORT_ENTRIES_MAX = 1 << 24
 
 const MAGIC = Buffer.from('BKSTINDX')
 const VERSION = 1
@@ -341,7 +341,7 @@ function refuseForeign(header: IndexRunHeader, expected: ExpectedIndexRun, what:
 }
 
 /** Bytes of the next sealed block of the object; 0 when the last one was decoded. */
-export function nextIndexBlockBytes(decoder: IndexRunDecoder): number {
+function nextIndexBlockBytes(decoder: IndexRunDecoder): number {
   const plain = Math.min(INDEX_BLOCK_BYTES, decoder.header.bodyBytes - decoder.bodyOffset)
   return plain === 0 ? 0 : plain + AES_TAG_BYTES
 }
@@ -392,7 +392,7 @@ function handOut(decoder: IndexRunDecoder, entries: Buffer, sink: EntrySink): vo
 }
 
 /** Numbers of the superseded runs, once all blocks are decoded. Fails: repo.corrupt if some are missing. */
-export function endIndexRun(decoder: IndexRunDecoder): number[] {
+function endIndexRun(decoder: IndexRunDecoder): number[] {
   if (decoder.bodyOffset !== decoder.header.bodyBytes) throw corrupt(decoder.what, 'is cut')
   const numbers: number[] = []
   for (let at = decoder.packs.length; at < decoder.head.length; at += 4)

@@ -16,7 +16,7 @@ export const FOOTER_BYTES = 256
 export const CHUNK_ID_BYTES = 32
 /** Chunk numbers are u16 in index runs and bitmaps. */
 export const PACK_CHUNKS_MAX = 65_535
-export const FORMAT_VERSION = 1
+const FORMAT_VERSION = 1
 const MAGIC = Buffer.from('BKSTPACK')
 const FRAME_MAGIC = Buffer.from('BKSTFRAM')
 const TAG_BYTES = 16

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { assertFailsCleanly } from '../../test/harness/damage.ts'
 import { testSeed } from '../../test/harness/engine.ts'
 import { isFailure } from '../base/failure.ts'
-import { decodeRefs, encodeRefs, markChunk, xorRefs, type RefsMap } from './refs.ts'
+import { decodeRefs, encodeRefs, xorRefs, type RefsMap } from './refs.ts'
 
 const seed = testSeed()
 const packId = fc.uint8Array({ minLength: 32, maxLength: 32 }).map((id) => Buffer.from(id).toString('hex'))
@@ -91,3 +91,16 @@ test('damaged refs fail cleanly', () => {
   assertFailsCleanly(encodeRefs({ base: Buffer.alloc(32, 5), packs }), (bytes) => decodeRefs(bytes, 'x'))
   assertFailsCleanly(encodeRefs({ base: undefined, packs: new Map() }), (bytes) => decodeRefs(bytes, 'x'))
 })
+
+/** Sets the bit of chunk `number`, growing the bitmap as needed. */
+function markChunk(refs: RefsMap, pack: string, number: number): void {
+  const at = number >> 3
+  let bits = refs.get(pack)
+  if (bits === undefined || bits.length <= at) {
+    const grown = new Uint8Array(at + 1)
+    if (bits !== undefined) grown.set(bits)
+    refs.set(pack, grown)
+    bits = grown
+  }
+  bits[at] = (bits[at] ?? 0) | (1 << (number & 7))
+}

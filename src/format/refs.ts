@@ -90,16 +90,3 @@ function trimBits(bits: Uint8Array): Uint8Array {
   while (length > 0 && bits[length - 1] === 0) length--
   return bits.subarray(0, length)
 }
-
-/** Sets the bit of chunk `number`, growing the bitmap as needed. */
-export function markChunk(refs: RefsMap, pack: string, number: number): void {
-  const at = number >> 3
-  let bits = refs.get(pack)
-  if (bits === undefined || bits.length <= at) {
-    const grown = new Uint8Array(at + 1)
-    if (bits !== undefined) grown.set(bits)
-    refs.set(pack, grown)
-    bits = grown
-  }
-  bits[at] = (bits[at] ?? 0) | (1 << (number & 7))
-}

@@ -16,9 +16,9 @@ import { assert, Failure } from '../base/failure.ts'
 import { randomBytes } from '../base/random.ts'
 import { agree, CURVE_KEY_BYTES, publicKeyOf } from './curve-keys.ts'
 
-export const AES_KEY_BYTES = 32
+const AES_KEY_BYTES = 32
 export const AES_TAG_BYTES = 16
-export const AES_NONCE_BYTES = 12
+const AES_NONCE_BYTES = 12
 /** What sealToKey() adds to the plaintext. */
 export const SEALED_EXTRA_BYTES = CURVE_KEY_BYTES + AES_TAG_BYTES
 

@@ -40,7 +40,8 @@ export function parsePayload<T>(shape: z.ZodType<T>, payload: unknown, what: str
   if (result.success) return result.data
   const issue = result.error.issues[0]
   const field = issue === undefined ? '' : issue.path.join('.')
-  const message = `Cannot read ${what}: ${field === '' ? 'it' : `field "${field}"`} ${issue?.message ?? 'does not fit'}`
+  const subject = field === '' ? 'it' : `field "${field}"`
+  const message = `Cannot read ${what}: ${subject} ${issue?.message ?? 'does not fit'}`
   throw new Failure('repo.corrupt', message, { facts: { what, field } })
 }
 

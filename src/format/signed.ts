@@ -18,7 +18,7 @@ import { Failure } from '../base/failure.ts'
 import { privateKeyObject, publicKeyObject, publicKeyOf } from './curve-keys.ts'
 import { sha256 } from './seal.ts'
 
-export const SIGNED_VERSION = 1
+const SIGNED_VERSION = 1
 /** A signed object is read whole; the largest are snapshots of long lineages. */
 export const SIGNED_BYTES_MAX = 64 * 1024 * 1024
 /** First line: fixed words, a name of up to 512 bytes, two numbers. */
@@ -131,7 +131,8 @@ function decodeSignedHead(whole: Buffer, name: string): SignedHead {
   const version = /^backstock ([1-9][0-9]{0,5}) /.exec(line)?.[1]
   if (version === undefined) throw corrupt(name, 'does not begin as a signed object')
   if (Number(version) > SIGNED_VERSION) {
-    const message = `Cannot read ${name}: it is written in format ${version} (this program knows ${SIGNED_VERSION})`
+    const is = `it is written in format ${version} (this program knows ${SIGNED_VERSION})`
+    const message = `Cannot read ${name}: ${is}`
     throw new Failure('repo.newer', message, { facts: { name, version: Number(version) } })
   }
   if (lineEnd < 0) throw corrupt(name, 'ends within its first line')

@@ -7,7 +7,7 @@ import * as z from 'zod'
 import { corrupt } from '../base/bytes.ts'
 import { checkVersion, count, hex, name, parsePayload, time } from './shapes.ts'
 
-export const SNAPSHOT_VERSION = 1
+const SNAPSHOT_VERSION = 1
 export const SNAPSHOT_ID = /^[0-9]{8}t[0-9]{6}z-[0-9a-f]{8}$/
 export const SOURCE_NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/
 

@@ -21,7 +21,7 @@ import { describeError, errnoOf, Failure } from '../base/failure.ts'
 import { lockFile } from '../base/posix.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 
-export const MARKER = '.backstock-restore'
+const MARKER = '.backstock-restore'
 /** The marker while it is written; whoever finds it alone finds a restore that never began. */
 const MARKER_DRAFT = '.backstock-restore.new'
 /** A marker of ours has a few hundred bytes, and those of its globs. */
@@ -168,7 +168,7 @@ function namesIn(root: string): string[] {
 
 function makeRoot(root: string): boolean {
   try {
-    return mkdirSync(pathBytes(root), { recursive: true, mode: 0o700 }) !== undefined
+    return makeFolders(root)
   } catch (error) {
     throw markerFailure(root, error)
   }
@@ -226,7 +226,8 @@ function lockMarker(root: string, fd: number): void {
     if (errnoOf(error) === undefined) throw error
   }
   if (isFree) return
-  const message = `Cannot restore into "${displayName(root)}": another restore into it is running (wait for it to end)`
+  const is = 'another restore into it is running (wait for it to end)'
+  const message = `Cannot restore into "${displayName(root)}": ${is}`
   throw new Failure('restore.refused', message, { facts: { folder: displayName(root) } })
 }
 

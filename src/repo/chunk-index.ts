@@ -53,7 +53,7 @@ export const RUNS_MAX = 6
 /** Runs merged at once: 256 KiB of memory each. */
 const MERGE_RUNS_MAX = 32
 /** Chunks of a session table: 3 MB a table, two tables at most. */
-export const SESSION_CAPACITY = 90_000
+const SESSION_CAPACITY = 90_000
 
 /** Packs of a run whose places from `place` on have the global numbers from `base` on. */
 interface PackSpan {
@@ -107,7 +107,7 @@ export interface LineageOptions {
  * that at most RUNS_MAX remain. Fails: host.file, and what `build` fails with.
  */
 export async function openIndex(options: LineageOptions): Promise<SharedIndex> {
-  mkdirSync(options.folder, { recursive: true, mode: 0o700 })
+  makeFolders(rawPath(options.folder))
   let shared: SharedIndex = {
     runs: [],
     active: undefined,
@@ -353,11 +353,4 @@ export function packInRuns(index: ChunkIndex, pack: number): IndexPack | undefin
       if (pack >= span.base && pack < span.base + span.count)
         return readRunPack(index.readers[place] as RunReader, span.place + pack - span.base)
   return undefined
-}
-
-/** Bytes of memory that the index takes, shared by all threads. */
-export function indexMemoryBytes(shared: SharedIndex): number {
-  const tables = [shared.active, shared.previous].map((table) => table?.words.byteLength ?? 0)
-  const runs = shared.runs.map(({ run }) => run.fences.byteLength + run.bloom.byteLength)
-  return [...tables, ...runs].reduce((sum, bytes) => sum + bytes, 0)
 }

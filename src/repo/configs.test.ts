@@ -56,7 +56,7 @@ test('readConfig() takes the highest number, not the last name, and ignores what
   assert.deepEqual((await readConfig(repo.store)).config, open.config)
 })
 
-test('readConfig() of an empty place is repo.missing, or repo.rolledback for a host that knows better', async () => {
+test('readConfig() of an empty place is repo.missing, or repo.rolledback where one is known', async () => {
   const { pinned, first } = await made()
   await assert.rejects(readConfig(memoryStore(), pinned), fails('repo.missing'))
   await assert.rejects(
@@ -144,7 +144,7 @@ test('readConfig() sees a store that went back, or that tells another story', as
   await assert.rejects(readConfig(repo.store, { ...repo.pinned, known }), fails('repo.rolledback'))
 })
 
-test('readConfig() sees a predecessor that was swapped or lost on the way back to the remembered one', async () => {
+test('readConfig() sees a predecessor that was swapped or lost on the way to the remembered one', async () => {
   const repo = await made()
   const second = await next(repo, repo.first, 'two')
   await next(repo, second, 'three')

@@ -135,7 +135,8 @@ async function checkConfigFollows(
   while (at.config.n > known.n) {
     const stat = await store.stat(configName(at.config.n - 1))
     if (stat === undefined) {
-      const message = `Cannot follow config/${n} back to config/${known.n}: config/${at.config.n - 1} is missing`
+      const missing = `config/${at.config.n - 1}`
+      const message = `Cannot follow config/${n} back to config/${known.n}: ${missing} is missing`
       throw new Failure('repo.corrupt', message, { facts: { n: at.config.n - 1 } })
     }
     const before = await readConfigNumber(store, { n: at.config.n - 1, bytes: stat.bytes }, options)
@@ -148,6 +149,7 @@ async function checkConfigFollows(
 }
 
 function rolledBack(store: BlobStore, known: KnownConfig, is: string): Failure {
-  const message = `Cannot trust the repository in ${store.location}: ${is} (this host has seen config/${known.n})`
+  const seen = `this host has seen config/${known.n}`
+  const message = `Cannot trust the repository in ${store.location}: ${is} (${seen})`
   return new Failure('repo.rolledback', message, { facts: { store: store.location, known: known.n } })
 }

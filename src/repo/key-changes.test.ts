@@ -110,7 +110,7 @@ test('addRecipient() again changes nothing; another role, a bad key or a bad nam
   await assert.rejects(addRecipient(owner, nameless), fails('usage.invalid'))
 })
 
-test('addWriter() saves the credential before it registers the writer, and not at all when refused', async () => {
+test('addWriter() saves the credential before it registers the writer, or not at all', async () => {
   const { store, owner } = await shop()
   const { config } = await readConfig(store)
   let saved: Writer | undefined
@@ -169,7 +169,7 @@ test('rotateEpoch() makes new epoch keys and keeps the id and index keys', async
   await assert.rejects(rotateEpoch(owner, 'ffffffffffffffff'), fails('usage.invalid'))
 })
 
-test('removeRecipient() gives active domains an epoch without it, and says what stays open to it', async () => {
+test('removeRecipient() gives active domains an epoch without it, and says what it still opens', async () => {
   const { store, owner, kit, domain, writer, restorer } = await shop()
   await revokeWriter(owner, writer.domain)
   const gone = recipientId(restorer.recipient)

@@ -230,7 +230,8 @@ async function changeConfig(
     const put = await putConfig(store, next, seed)
     if (put !== false) return put
   }
-  const message = `Cannot change the keys of ${store.location}: others changed them ${CONFIG_ATTEMPTS_MAX} times meanwhile`
+  const is = `others changed them ${CONFIG_ATTEMPTS_MAX} times meanwhile`
+  const message = `Cannot change the keys of ${store.location}: ${is}`
   throw new Failure('repo.busy', message, { facts: { store: store.location } })
 }
 
@@ -281,7 +282,8 @@ async function addEpoch(
     }
     return { ...domain, epochs: [...domain.epochs, configEpoch(bundle)] }
   }
-  const message = `Cannot give domain ${domain.id} a new epoch: ${EPOCH_ATTEMPTS_MAX} numbers are taken by bundles that nothing lists`
+  const is = `${EPOCH_ATTEMPTS_MAX} numbers are taken by bundles that nothing lists`
+  const message = `Cannot give domain ${domain.id} a new epoch: ${is}`
   throw new Failure('storage.exists', message, { facts: { domain: domain.id } })
 }
 

@@ -72,7 +72,7 @@ test('createKeys() makes a repository that its kit opens as owner, and may write
   }
 })
 
-test('createKeys() refuses a place that holds a repository or data, and names that no config may hold', async () => {
+test('createKeys() refuses a place with a repository or data, and names that no config may hold', async () => {
   const { store } = await created()
   const options = { kit: newKit(), shop: 'acme', writer: 'shop-1', clock }
   await assert.rejects(createKeys({ ...options, store }), fails('repo.exists'))
@@ -88,7 +88,7 @@ test('createKeys() refuses a place that holds a repository or data, and names th
   await assert.rejects(createKeys({ ...options, store: memoryStore(), kit: identity }), fails('key.missing'))
 })
 
-test("of many concurrent createKeys() one wins, the rest are refused, and the winner's kit opens it", async () => {
+test('of many concurrent createKeys() one wins, the rest are refused, and its kit opens it', async () => {
   const store = memoryStore()
   const kits = Array.from({ length: 5 }, newKit)
   const done = await Promise.allSettled(
@@ -124,7 +124,7 @@ test('createKeys() cut at any write leaves no repository or a whole one, and may
   }
 })
 
-test('the kit of another repository is repo.foreign, an unknown identity or authority key.wrong', async () => {
+test('the kit of another repository is repo.foreign, an unknown identity key.wrong', async () => {
   const { store, kit } = await created()
   await assert.rejects(openRepository(store, newKit()), fails('repo.foreign'))
   const stranger = newIdentity(kit.repository, kit.authority)

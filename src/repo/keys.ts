@@ -123,7 +123,8 @@ export async function openRepository(
 export function openKeys(store: BlobStore, open: OpenConfig, credential: Credential): Access {
   const { config } = open
   if (config.repository !== credential.repository) {
-    const message = `Cannot open ${store.location}: it holds repository ${config.repository}, the key is for ${credential.repository}`
+    const is = `it holds repository ${config.repository}, the key is for ${credential.repository}`
+    const message = `Cannot open ${store.location}: ${is}`
     throw new Failure('repo.foreign', message, { facts: { repository: config.repository } })
   }
   const role = openKeysRole(config, credential)
@@ -280,7 +281,8 @@ export function checkKeyName(text: string): void {
   if (isKeyName(text)) return
   throw new Failure(
     'usage.invalid',
-    `Cannot use the name ${JSON.stringify(text.slice(0, 200))}: it must have 1 to 128 characters, none of them control characters`,
+    `Cannot use the name ${JSON.stringify(text.slice(0, 200))}: ` +
+      'it must have 1 to 128 characters, none of them control characters',
   )
 }
 
@@ -315,7 +317,8 @@ function openKeysRole(config: Config, credential: Credential): Role {
   }
   const listed = config.recipients.find((each) => each.id === recipientId(credential.recipient))
   if (listed === undefined) {
-    const message = `Cannot use identity ${credential.recipient}: the repository does not list it (or no longer)`
+    const is = 'the repository does not list it (or no longer)'
+    const message = `Cannot use identity ${credential.recipient}: ${is}`
     throw new Failure('key.wrong', message, { facts: { recipient: recipientId(credential.recipient) } })
   }
   return credential.authoritySeed !== undefined && listed.role === 'restorer' ? 'owner' : listed.role

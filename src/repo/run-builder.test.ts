@@ -259,7 +259,7 @@ test('searchRun() sees a page that was damaged after the run was opened', (t) =>
   })
 })
 
-test('a run that cannot be read fails as host.file: no bare errno that looks like one of a source file', (t) => {
+test('a run that cannot be read fails as host.file: no bare errno, like one of a source file', (t) => {
   const folder = newFolder(t)
   const rows = [{ id: Buffer.alloc(32, 1), pack: 0, chunk: 0, class: 1 }]
   const run = makeRun(join(folder, 'run'), sortedEntries(rows), packTable(1))

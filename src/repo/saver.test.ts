@@ -64,7 +64,7 @@ function idsOf(disk: MemoryDisk, pack: StoredPack): string[] {
   return Array.from(header.chunkBytes, (_, i) => header.chunkIds.toString('hex', i * 32, i * 32 + 32))
 }
 
-test(`chunks of any size lie where the saver says, each once, in packs of their kind (SEED=${seed})`, async () => {
+test(`chunks of any size lie where the saver says, once, in packs of their kind (SEED=${seed})`, async () => {
   const chunk = fc.record({
     kind: fc.constantFrom<'data' | 'run' | 'delta' | 'tree' | 'extents' | 'hashes'>(
       'data',

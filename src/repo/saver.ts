@@ -30,7 +30,7 @@ import { packName } from './names.ts'
 
 /** Chunks of at least this many bytes get a frame of their own. */
 export const OWN_FRAME_BYTES = 64 * 1024
-export const FRAME_BYTES = 256 * 1024
+const FRAME_BYTES = 256 * 1024
 /** Header, footer and tags of a pack with one chunk, with room to spare. */
 const PACK_EXTRA_BYTES = 1024
 
@@ -114,7 +114,7 @@ export function newSaver(setup: SaverSetup, onStored: (pack: StoredPack) => void
 }
 
 /** The id of `bytes` in this domain. */
-export function chunkId(saver: Saver, bytes: Uint8Array): Buffer {
+function chunkId(saver: Saver, bytes: Uint8Array): Buffer {
   return createHmac('sha256', saver.idKey).update(bytes).digest()
 }
 

@@ -93,7 +93,7 @@ function readAll(path: string, key = idKey): CacheRecord[] | undefined {
   }
 }
 
-test('a tree cache gives back its records in order, over many blocks and with records larger than one', () => {
+test('a tree cache gives back its records in order, over many blocks, with records larger than one', () => {
   const records = [
     enter,
     ...Array.from({ length: 9000 }, (_, i) => recordOf(i)),

@@ -311,16 +311,6 @@ async function* extentNodes(
   }
 }
 
-/** All chunk ids that an entry's content uses besides its extents' chunks: extent, list and hash nodes. */
-export async function* contentNodes(reader: SnapshotReader, entry: TreeEntry): AsyncGenerator<Uint8Array> {
-  const content = contentOf(entry)
-  if (content.kind !== 'cdc' && content.kind !== 'pages') return
-  if (content.kind === 'pages') yield* content.hashes
-  if (content.map.depth === 0) return
-  if (content.map.depth === 2) yield* content.map.nodes
-  yield* extentNodes(reader, content.map)
-}
-
 /**
  * Bytes `[offset, offset + length)` of a file in pieces, at most one chunk each; the pieces are fresh.
  * Reads only the nodes and frames that it needs. Fails: storage.*, repo.corrupt.

@@ -217,7 +217,7 @@ test('progress counts up to the totals', async () => {
   assert.deepEqual([last.filesTotal, last.bytesTotal >= done.bytes], [done.files, true])
 })
 
-test('an existing empty folder takes a restore and keeps its mode; one with something in it does not', async () => {
+test('an existing empty folder takes a restore and keeps its mode; one that is not empty does not', async () => {
   const to = newTarget()
   mkdirSync(to, { mode: 0o750 })
   await restoreTo(world, snapshot, to)
@@ -232,7 +232,7 @@ test('an existing empty folder takes a restore and keeps its mode; one with some
   assert.equal(statSync(full, { bigint: true }).mtimeNs, before.mtimeNs)
 })
 
-test('`--overwrite` replaces what differs in kind or content and keeps what the snapshot does not have', async () => {
+test('`--overwrite` replaces what differs in kind or content and keeps what the snapshot lacks', async () => {
   const to = newTarget()
   const there = `${to}${from}`
   put('images', 'a file where a folder must be', there)

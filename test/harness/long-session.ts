@@ -37,7 +37,8 @@ export async function runLongSession(
   const { repository, path } = scene
   const files = Math.ceil(options.chunksMin / FILE_CHUNKS_MIN)
   for (let i = 0; i < files; i++) writeFileSync(join(path, `${i}`), noise(i + 1, FILE_BYTES))
-  writeFileSync(join(path, 'z'), noise(1, FILE_BYTES)) // all of it is known by then, in a table that was turned over
+  // All of it is known by then, in a table that was turned over.
+  writeFileSync(join(path, 'z'), noise(1, FILE_BYTES))
   let elapsed = 0
   const clock: Clock = { now: () => Date.now() + 10_000, elapsed: () => (elapsed += 61_000) }
   const done = await backUp(repository, folderSource(path), { kind: 'full', workers: options.workers, clock })

@@ -15,14 +15,14 @@ import {
   NODE_LEAF,
   type TreeEntry,
 } from '../format/tree.ts'
-import { findEntries, newSearch } from '../recovery/find.ts'
+import { findEntries, newSearch } from './find.ts'
 import { memoryStore } from '../storage/memory.ts'
-import { adoptRun, attachIndex, beginSession, openIndex } from './chunk-index.ts'
-import { newPackReader } from './pack-reader.ts'
-import { buildSessionRun } from './run-writer.ts'
-import { flushSaver, newSaver, saveChunk, type StoredPack } from './saver.ts'
-import type { StoredSnapshot } from './snapshots.ts'
-import { findEntry, readDirectory, walkTree, type SnapshotReader } from './tree-reader.ts'
+import { adoptRun, attachIndex, beginSession, openIndex } from '../repo/chunk-index.ts'
+import { newPackReader } from '../repo/pack-reader.ts'
+import { buildSessionRun } from '../repo/run-writer.ts'
+import { flushSaver, newSaver, saveChunk, type StoredPack } from '../repo/saver.ts'
+import type { StoredSnapshot } from '../repo/snapshots.ts'
+import { findEntry, readDirectory, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'backstock-limits-'))
 after(() => rmSync(folder, { recursive: true }))
