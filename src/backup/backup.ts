@@ -21,9 +21,11 @@ import {
 } from '../format/snapshot.ts'
 import type { ConfigDomain } from '../format/config.ts'
 import { adoptRun, sweepRuns, type SharedIndex } from '../repo/chunk-index.ts'
+import { keepHead } from '../repo/heads.ts'
 import {
   emptySubFolder,
   lockSource,
+  readHostState,
   subFolder,
   sweepTreeCaches,
   treeCachePath,
@@ -46,7 +48,7 @@ import type { WriterKeys } from '../repo/saver.ts'
 import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
-import type { Source, SourceView } from '../sources/source.ts'
+import type { Source, SourceBefore, SourceView } from '../sources/source.ts'
 import { adoptedBytes, adoptSession, type Adopted } from './adopt.ts'
 import { closeEngine, flushEngine, openEngine, type Engine } from './engine.ts'
 import { planBackup, type BackupPlan, type WantedKind } from './parent.ts'
@@ -95,6 +97,8 @@ export interface BackupRun {
   readonly host: HostFolder
   readonly domain: ConfigDomain
   readonly keys: DomainKeys
+  /** All that the store showed of this stream when the run began. */
+  readonly history: readonly StoredSnapshot[]
   readonly plan: BackupPlan
   readonly source: Source
   readonly options: BackupOptions
@@ -124,10 +128,10 @@ export async function backup(
       source: source.name,
     })
     const plan = planBackup(options.kind, history)
-    const view = await source.begin(plan.head && beforeOf(plan.head)) // refuses what is unmounted or suddenly empty
+    const view = await source.begin(plan.head && beforeOf(plan.head, host)) // refuses what is unmounted or suddenly empty
     try {
       const adopted = await adoptSession({ ...access, domain, keys, source: source.name, history }, plan)
-      const run = beginRun(access, host, { domain, keys, plan, source, options, adopted })
+      const run = beginRun(access, host, { domain, keys, history, plan, source, options, adopted })
       await announce(run) // the session: from here on the janitor knows of us
       return await withEngine(run, adopted, async (engine) => {
         const tree = await saveTree(run, engine, view) // 1. every file and tree node is in a pack
@@ -137,7 +141,7 @@ export async function backup(
         throwIfCancelled(options.signal)
         const problems = [...tree.problems, ...(await view.end())]
         const snapshot = await commit(run, engine, view, { ...tree, problems, refs: refs.ids }) // 4. the promise
-        await keepCache(run, engine, tree, refs, snapshot)
+        await keepCache(run, engine, tree, { ...refs, roots: view.rootCounts() }, snapshot)
         return summaryOf(run, engine, { tree, problems, adopted, started })
       })
     } finally {
@@ -148,8 +152,9 @@ export async function backup(
   }
 }
 
-function beforeOf(head: StoredSnapshot): { files: number; bytes: number } {
-  return { files: head.totals.files ?? 0, bytes: head.totals.bytes ?? 0 }
+function beforeOf(head: StoredSnapshot, host: HostFolder): SourceBefore {
+  const roots = readHostState(host).roots?.[`${head.domain}/${head.source}`] ?? {}
+  return { files: head.totals.files ?? 0, bytes: head.totals.bytes ?? 0, roots }
 }
 
 function beginRun(
@@ -158,6 +163,7 @@ function beginRun(
   parts: {
     domain: ConfigDomain
     keys: DomainKeys
+    history: readonly StoredSnapshot[]
     plan: BackupPlan
     source: Source
     options: BackupOptions
@@ -290,10 +296,11 @@ async function keepCache(
   run: BackupRun,
   engine: Engine,
   tree: SavedTree,
-  refs: { whole: Uint8Array; depth: number },
+  refs: { whole: Uint8Array; depth: number; roots: SourceBefore['roots'] },
   snapshot: StoredSnapshot | undefined,
 ): Promise<void> {
   const { host, domain, source } = run
+  const { roots } = refs
   if (snapshot === undefined) {
     tree.discardCache()
     return
@@ -309,10 +316,8 @@ async function keepCache(
     sweepTreeCaches(host, { domain: domain.id, source: source.name }, [snapshot.id, snapshot.full])
     updateHostState(host, (state) => ({
       ...state,
-      heads: {
-        ...state.heads,
-        [`${domain.id}/${source.name}`]: { counter: snapshot.counter, sha256: snapshot.sha256 },
-      },
+      heads: keepHead(state.heads, snapshot, run.history),
+      roots: { ...state.roots, [`${domain.id}/${source.name}`]: roots },
     }))
     await run.store.delete(sessionName(domain.id, source.name, run.id))
   } catch (error) {

@@ -8,7 +8,7 @@ import type { Hooks } from '../backup/hooks.ts'
 import type { FilesSourceConfig } from '../protocol/config.ts'
 import { sourceNamePattern } from '../protocol/config.ts'
 import { streamSource } from '../sources/files/stream-source.ts'
-import { openSource } from '../sources/open.ts'
+import { openSource, type SourceSettings } from '../sources/open.ts'
 import type { Source } from '../sources/source.ts'
 import type { InputOf } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
@@ -25,6 +25,20 @@ export interface BackupInput {
 }
 
 const LIST_BYTES_MAX = 1024 ** 3
+/** Of entries that are named one by one: nothing of them is left out or guarded. */
+const LIST_SETTINGS: SourceSettings = {
+  kind: 'files',
+  paths: [],
+  exclude: [],
+  excludeFiles: [],
+  excludeFrom: [],
+  excludeIfPresent: [],
+  oneFileSystem: false,
+  cachedirTag: false,
+  mountpoint: false,
+  inode: 'use',
+  pages: [],
+}
 
 /** Fails: usage.invalid, config.invalid, host.file. */
 export async function backupInputs(
@@ -33,36 +47,46 @@ export async function backupInputs(
 ): Promise<BackupInput[]> {
   const loaded = await context.loadConfig()
   if (input.stdin) return [stdinInput(context, loaded, input)]
-  const lists = [...input.filesFrom, ...input.filesFrom0]
-  const picked = pickSources(loaded, input.sources)
-  if (lists.length > 0 && picked.length !== 1) {
-    const names = picked.map(({ name }) => name).join(', ')
-    const is = `it is for one source, and there are ${picked.length} (name one of ${names})`
-    throw new Failure('usage.invalid', `Cannot use a list of paths: ${is}`)
+  const options = {
+    never: ownFolders(context, loaded),
+    allowEmpty: input.allowEmpty,
+    warn: (text: string) => warn(context.printer, text),
   }
-  const singles = lists.length === 0 ? undefined : await readLists(context, input)
-  return picked.map(({ name, source }) => {
+  if (input.filesFrom.length + input.filesFrom0.length > 0) {
+    const name = requireFreeName('a list of paths', loaded, input.sources)
+    const singles = await readLists(context, input)
+    const settings = { ...LIST_SETTINGS, exclude: input.exclude }
+    return [inputOf(openSource(name, settings, { ...options, singles }), undefined, input)]
+  }
+  return pickSources(loaded, input.sources).map(({ name, source }) => {
     const settings = { ...source, exclude: [...source.exclude, ...input.exclude] }
-    const options = {
-      never: ownFolders(context, loaded),
-      singles,
-      allowEmpty: input.allowEmpty,
-      warn: (text: string) => warn(context.printer, text),
-    }
     return inputOf(openSource(name, settings, options), source, input)
   })
 }
 
-/** The named source need not be in the configuration: it has no paths to be named there. */
-function stdinInput(context: CommandContext, loaded: LoadedConfig, input: InputOf<'backup'>): BackupInput {
-  const [name, ...others] = input.sources.length > 0 ? input.sources : Object.keys(loaded.config.sources)
+/**
+ * The name under which something is stored that the configuration does not describe. A configured source has
+ * another content: beside its snapshots this one would look as if all else had been deleted.
+ * Fails: usage.invalid.
+ */
+function requireFreeName(what: string, loaded: LoadedConfig, names: readonly string[]): string {
+  const [name, ...others] = names
   if (name === undefined || others.length > 0) {
-    throw new Failure('usage.invalid', 'Cannot back up standard input: it needs the name of one source')
+    throw new Failure('usage.invalid', `Cannot back up ${what}: it needs one name to be stored under`)
   }
   if (!sourceNamePattern.test(name)) {
     const must = 'it must be 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit'
     throw new Failure('usage.invalid', `Cannot use the source name "${name}": ${must}`)
   }
+  if (loaded.config.sources[name] === undefined) return name
+  const is = `it is a source of the configuration, whose latest snapshot would then hold nothing else`
+  throw new Failure('usage.invalid', `Cannot back up ${what} as "${name}": ${is}`, {
+    facts: { source: name, hint: `Give it a name of its own, such as "${name}-extra".` },
+  })
+}
+
+function stdinInput(context: CommandContext, loaded: LoadedConfig, input: InputOf<'backup'>): BackupInput {
+  const name = requireFreeName('standard input', loaded, input.sources)
   const { stdin } = context
   if ('isTTY' in stdin && stdin.isTTY === true) {
     throw new Failure(
@@ -79,8 +103,7 @@ function stdinInput(context: CommandContext, loaded: LoadedConfig, input: InputO
     now: context.clock.now(),
     allowEmpty: input.allowEmpty,
   })
-  const config = loaded.config.sources[name]
-  return inputOf(source, config?.kind === 'files' ? config : undefined, input)
+  return inputOf(source, undefined, input)
 }
 
 /** The stream; when the run is cancelled its breaking off counts as that. */

@@ -47,7 +47,7 @@ export interface CommandSpec {
   readonly stopsWhenUnread?: boolean
 }
 
-const snapshotHelp = 'an id, its unique beginning or end, "latest", or SOURCE:latest'
+const snapshotHelp = 'an id, its unique beginning or end, "latest", SOURCE:latest, or WRITER:SOURCE:latest'
 
 export const commands = {
   init: {
@@ -127,7 +127,8 @@ export const commands = {
     summary: 'back up sources; all of them when none is named',
     description:
       'Each source gives one snapshot, a complete tree whatever its kind. Exit status 3: the snapshot ' +
-      'is there, but some files could not be read; they are named.',
+      'is there, but some files could not be read; they are named. --stdin and --files-from take one name ' +
+      'that the configuration does not have: their snapshots are no state of a configured source.',
     arguments: { sources: { help: 'names from the configuration', many: true, complete: 'source' } },
     options: {
       kind: {
@@ -139,13 +140,13 @@ export const commands = {
       tag: { value: 'TAG', help: 'put on the snapshot; repeatable', many: true },
       dryRun: { short: 'n', help: 'say what would be stored, write nothing' },
       stdin: {
-        help: 'back up what comes in on standard input, as one file',
+        help: 'back up what comes in on standard input, as one file, under a name of its own',
         conflicts: ['filesFrom', 'filesFrom0'],
       },
       stdinFilename: { value: 'NAME', help: 'the name of that file', default: 'stdin' },
       filesFrom: {
         value: 'FILE',
-        help: 'back up the paths in FILE, one a line; - is stdin',
+        help: 'back up the paths in FILE, one a line, under a name of its own; - is stdin',
         many: true,
         complete: 'file',
       },
@@ -203,7 +204,7 @@ export const commands = {
   snapshots: {
     group: 'Look inside',
     summary: 'list snapshots, the newest last',
-    arguments: { source: { help: 'only of this source', complete: 'source' } },
+    arguments: { source: { help: 'only of this source, or WRITER:SOURCE', complete: 'source' } },
     options: {
       tag: { value: 'TAG', help: 'only with this tag; repeatable: with all of them', many: true },
       latest: { value: 'N', type: 'count', help: 'only the newest N of each source' },
@@ -268,8 +269,11 @@ export const commands = {
     summary: 'bring a source back, the latest snapshot if nothing else is said',
     description:
       'Files keep their absolute path below the folder. Refuses a folder that is not empty unless --delta ' +
-      'or --overwrite is said. The same command resumes a restore that was cut off.',
-    arguments: { source: { help: 'its name in the configuration', required: true, complete: 'source' } },
+      'or --overwrite is said. The same command resumes a restore that was cut off. Where several writers ' +
+      'have the source, yours is meant; if it has none, name one: WRITER:SOURCE.',
+    arguments: {
+      source: { help: 'its name, or WRITER:SOURCE of several writers', required: true, complete: 'source' },
+    },
     options: {
       to: { value: 'DIR', help: 'the folder to restore into', required: true, complete: 'folder' },
       snapshot: { value: 'SNAPSHOT', help: snapshotHelp, conflicts: ['at'] },

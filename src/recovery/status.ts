@@ -10,6 +10,8 @@ import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
 
 export interface SourceStatus {
   readonly source: string
+  /** Whose, where several writers have a source of this name. */
+  readonly writer: string | undefined
   /** Whether the configuration still has it. */
   readonly configured: boolean
   readonly snapshots: number
@@ -47,11 +49,17 @@ export async function repositoryStatus(
   wanted: { readonly configured: readonly string[]; readonly named: readonly string[]; readonly now: number },
 ): Promise<RepositoryStatus> {
   const { configured, named, now } = wanted
-  const { snapshots, bad } = await listSnapshots(access.store, access.config)
+  const { snapshots, bad, revoked } = await listSnapshots(access.store, access.config)
   const bySource = Map.groupBy(snapshots, (one) => one.source)
   const names = named.length > 0 ? named : [...new Set([...configured, ...bySource.keys()])]
-  const sources = names.map((source) => {
-    return sourceStatus(source, bySource.get(source) ?? [], { configured: configured.includes(source), now })
+  const sources = names.flatMap((source) => {
+    const of = { source, writer: undefined, configured: configured.includes(source), now }
+    const byDomain = Map.groupBy(bySource.get(source) ?? [], ({ domain }) => domain)
+    if (byDomain.size < 2) return [sourceStatus(of, bySource.get(source) ?? [])]
+    return [...byDomain].map(([domain, its]) => {
+      const writer = access.config.domains.find(({ id }) => id === domain)?.writer.name ?? domain
+      return sourceStatus({ ...of, writer }, its)
+    })
   })
   const { lastCheck } = readHostState(host)
   const warnings = [
@@ -59,7 +67,9 @@ export async function repositoryStatus(
     ...bad.map(({ name, failure }) =>
       warning('snapshot.bad', undefined, `${name} does not count: ${failure.message}`),
     ),
-    ...missingHeads(host, snapshots).map((text) => warning('stream.hidden', undefined, text)),
+    ...missingHeads(host, [...snapshots, ...revoked]).map((text) =>
+      warning('stream.hidden', undefined, text),
+    ),
     ...checkWarnings(lastCheck, snapshots.length, now),
     ...sources.flatMap((one) => sourceWarnings(one, now)),
   ]
@@ -67,13 +77,14 @@ export async function repositoryStatus(
 }
 
 function sourceStatus(
-  source: string,
+  of: Pick<SourceStatus, 'source' | 'writer' | 'configured'> & { readonly now: number },
   snapshots: readonly StoredSnapshot[],
-  { configured, now }: { readonly configured: boolean; readonly now: number },
 ): SourceStatus {
+  const { source, writer, configured, now } = of
   const latest = newestSnapshot(snapshots)
   return {
     source,
+    writer,
     configured,
     snapshots: snapshots.length,
     latest,
@@ -134,7 +145,7 @@ function sourceWarnings(
 ): StatusWarning[] {
   if (latest === undefined) return [warning('source.unprotected', source, `"${source}" was never backed up`)]
   const warnings: StatusWarning[] = []
-  if (!configured)
+  if (!configured && latest.sourceKind === 'files')
     warnings.push(
       warning(
         'source.left',

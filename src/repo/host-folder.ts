@@ -24,12 +24,33 @@ export interface HostFolder {
   readonly path: string
 }
 
+export interface SeenSnapshot {
+  readonly counter: number
+  readonly sha256: string
+}
+
+export interface StreamHead extends SeenSnapshot {
+  /**
+   * Earlier heads that the store did not show when a backup was made: evidence that newer heads must not
+   * hide.
+   */
+  readonly missing?: readonly SeenSnapshot[]
+}
+
+/** Regular files and their bytes. */
+interface SourceCounts {
+  readonly files: number
+  readonly bytes: number
+}
+
 /** What the host remembers. Only grows; never a source of truth about data. */
 export interface HostState {
   /** The highest config seen. */
   readonly config?: { readonly n: number; readonly sha256: string }
   /** By `<domain>/<source>`: the highest counter this host has seen, and that object's hash. */
-  readonly heads: Readonly<Record<string, { readonly counter: number; readonly sha256: string }>>
+  readonly heads: Readonly<Record<string, StreamHead>>
+  /** By `<domain>/<source>`: what each path of the source held at its last backup on this host. */
+  readonly roots?: Readonly<Record<string, Readonly<Record<string, SourceCounts>>>>
   /** By pack id: when its bytes were last read and found right, milliseconds. */
   readonly checked: Readonly<Record<string, number>>
   /** The last check that came to its end; times in milliseconds. */

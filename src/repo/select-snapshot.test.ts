@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isFailure } from '../base/failure.ts'
-import { newestSnapshot, selectSnapshot, selectSnapshotAt } from './select-snapshot.ts'
+import { newestSnapshot, selectSnapshot, selectSnapshotAt, sourceLabel } from './select-snapshot.ts'
 import type { StoredSnapshot } from './snapshots.ts'
 
 function snapshot(id: string, source: string, counter: number, completed: string): StoredSnapshot {
@@ -74,4 +74,39 @@ test('newestSnapshot() goes by the counter within a stream, whatever the clock s
   assert.equal(newestSnapshot([a1, a2, early]), early)
   assert.equal(newestSnapshot([early, a2, a1]), early)
   assert.equal(newestSnapshot([]), undefined)
+})
+
+test('selectSnapshot() takes the latest of the writer that asks, whatever another claims', () => {
+  const forged = {
+    ...snapshot('20361101t000000z-cccc0001', 'media', 9, '2036-11-01T00:10:00.000Z'),
+    domain: 'bb',
+  }
+  const mixed = [...all, forged]
+  const names = new Map([
+    ['aa', 'host'],
+    ['bb', 'web1'],
+  ])
+  const mine = { names, own: 'aa' }
+  assert.equal(selectSnapshot(mixed, 'media:latest', mine), a2)
+  assert.equal(selectSnapshot(mixed, 'latest', mine), b1)
+  assert.equal(selectSnapshot(mixed, 'web1:media:latest', mine), forged)
+  assert.equal(selectSnapshot(mixed, 'bb:media:latest', mine), forged)
+  assert.equal(selectSnapshot(mixed, forged.id, mine), forged)
+  const later = Date.parse('2040-01-01T00:00:00Z')
+  assert.equal(selectSnapshotAt(mixed, 'media', later, mine), a2)
+  assert.equal(selectSnapshotAt(mixed, 'web1:media', later, mine), forged)
+  for (const own of [undefined, 'cc'])
+    assert.throws(
+      () => selectSnapshot(mixed, 'media:latest', { names, own }),
+      (error) => isFailure(error, 'usage.invalid') && /host:media, web1:media/.test(error.message),
+    )
+})
+
+test('sourceLabel() names the domain where two writers share a name', () => {
+  const names = new Map([
+    ['aa', 'web1'],
+    ['bb', 'web1'],
+  ])
+  assert.equal(sourceLabel(a1, { names, own: undefined }), 'aa:media')
+  assert.equal(sourceLabel(a1, { names: new Map([['aa', 'web1']]), own: undefined }), 'web1:media')
 })

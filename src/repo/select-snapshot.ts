@@ -1,6 +1,7 @@
 /**
  * Which snapshot somebody means: an id, its unique beginning or end, `latest`, `SOURCE:latest`, `SOURCE:ID`,
- * or a time. Pure.
+ * the same behind `WRITER:`, or a time. Two writers may use one source name: they are two streams, and what
+ * one of them claims never decides what the other's latest is. Pure.
  */
 import { formatTime } from '../base/clock.ts'
 import { Failure } from '../base/failure.ts'
@@ -8,19 +9,59 @@ import type { StoredSnapshot } from './snapshots.ts'
 
 const CANDIDATES_SHOWN_MAX = 8
 
+/** Who wrote what there is, and who asks. */
+export interface Writers {
+  /** Names by domain. */
+  readonly names: ReadonlyMap<string, string>
+  /** The domain that the credential at hand writes to; undefined for one that only reads. */
+  readonly own: string | undefined
+}
+
+/** A source as it is typed: `SOURCE`, or `WRITER:SOURCE` where several writers have one. */
+export interface NamedSource {
+  /** The name of a writer, or the id of a domain. */
+  readonly writer: string | undefined
+  readonly source: string
+}
+
+const NOBODY: Writers = { names: new Map(), own: undefined }
+
+export function parseNamedSource(text: string): NamedSource {
+  const colon = text.lastIndexOf(':')
+  return colon < 0
+    ? { writer: undefined, source: text }
+    : { writer: text.slice(0, colon), source: text.slice(colon + 1) }
+}
+
+/** All of that source, of each writer or of the named one. */
+export function snapshotsOfSource(
+  snapshots: readonly StoredSnapshot[],
+  { writer, source }: NamedSource,
+  writers: Writers = NOBODY,
+): StoredSnapshot[] {
+  return snapshots.filter(
+    (one) =>
+      one.source === source &&
+      (writer === undefined || one.domain === writer || writers.names.get(one.domain) === writer),
+  )
+}
+
 /**
  * The one snapshot that `selector` names.
- * Fails: repo.nosnapshot (none), usage.invalid (several; they are listed).
+ * Fails: repo.nosnapshot (none), usage.invalid (several, or of several writers; they are listed).
  */
-export function selectSnapshot(snapshots: readonly StoredSnapshot[], selector: string): StoredSnapshot {
+export function selectSnapshot(
+  snapshots: readonly StoredSnapshot[],
+  selector: string,
+  writers: Writers = NOBODY,
+): StoredSnapshot {
   const colon = selector.lastIndexOf(':')
-  const source = colon < 0 ? undefined : selector.slice(0, colon)
   const word = selector.slice(colon + 1)
-  const among = source === undefined ? snapshots : snapshots.filter((one) => one.source === source)
-  if (source !== undefined && among.length === 0)
-    throw none(`there is no snapshot of a source "${source}"`, selector)
+  const of = colon < 0 ? undefined : selector.slice(0, colon)
+  const among = of === undefined ? snapshots : snapshotsOfSource(snapshots, parseNamedSource(of), writers)
+  if (of !== undefined && among.length === 0) throw none(`there is no snapshot of a source "${of}"`, selector)
   if (word === 'latest' || word === '') {
-    const latest = word === '' ? undefined : newestSnapshot(among)
+    const latest = word === '' ? undefined : newestSnapshot(oneWriter(among, selector, writers))
     if (latest === undefined) throw none('there is none yet', selector)
     return latest
   }
@@ -29,30 +70,67 @@ export function selectSnapshot(snapshots: readonly StoredSnapshot[], selector: s
   const [only, ...others] = found
   if (only === undefined) throw none('no id begins or ends like this', selector)
   if (others.length === 0) return only
-  const shown = found.slice(0, CANDIDATES_SHOWN_MAX).map(({ source: of, id }) => `${of}:${id}`)
-  const more = found.length > shown.length ? `, … and ${found.length - shown.length} more` : ''
-  const is = `${found.length} snapshots match (${shown.join(', ')}${more})`
+  const isMixed = new Set(found.map(({ domain }) => domain)).size > 1
+  const names = found.map((one) => `${isMixed ? sourceLabel(one, writers) : one.source}:${one.id}`)
+  const is = `${found.length} snapshots match (${listed(names)})`
   throw new Failure('usage.invalid', `Cannot choose a snapshot by "${selector}": ${is}`, {
-    facts: { selector, matches: found.length, hint: 'Give more of the id.' },
+    facts: { selector, matches: found.length, hint: 'Give more of the id, or WRITER:SOURCE:ID.' },
   })
 }
 
-/** The newest snapshot of a source that was complete at that time. Fails: repo.nosnapshot. */
+/** The newest snapshot of a source that was complete at that time. Fails: repo.nosnapshot, usage.invalid. */
 export function selectSnapshotAt(
   snapshots: readonly StoredSnapshot[],
-  source: string,
+  typed: string,
   milliseconds: number,
+  writers: Writers = NOBODY,
 ): StoredSnapshot {
-  const among = snapshots.filter((one) => one.source === source)
+  const named = parseNamedSource(typed)
+  const among = oneWriter(snapshotsOfSource(snapshots, named, writers), typed, writers)
   const found = newestSnapshot(among.filter((one) => Date.parse(one.completed) <= milliseconds))
   if (found !== undefined) return found
   const oldest = among.toSorted((a, b) => Date.parse(a.completed) - Date.parse(b.completed))[0]
   const is = oldest === undefined ? 'it has none' : `its oldest is of ${oldest.completed}`
-  const message = `Cannot find a snapshot of "${source}" from ${formatTime(milliseconds)} or before: ${is}`
-  throw new Failure('repo.nosnapshot', message, { facts: { source } })
+  const message = `Cannot find a snapshot of "${typed}" from ${formatTime(milliseconds)} or before: ${is}`
+  throw new Failure('repo.nosnapshot', message, { facts: { source: typed } })
 }
 
-/** The newest by its completion, of several sources too; within one stream its counter decides. */
+/**
+ * Those of one writer: of the only one there is, else of the one that asks. A choice among others would be
+ * theirs: each of them can claim to be the newest. Fails: usage.invalid.
+ */
+function oneWriter(
+  among: readonly StoredSnapshot[],
+  typed: string,
+  writers: Writers,
+): readonly StoredSnapshot[] {
+  const domains = new Set(among.map(({ domain }) => domain))
+  if (domains.size < 2) return among
+  if (writers.own !== undefined && domains.has(writers.own))
+    return among.filter(({ domain }) => domain === writers.own)
+  const choices = [...new Set(among.map((one) => sourceLabel(one, writers)))]
+  const message = `Cannot choose by "${typed}": ${domains.size} writers have it (${listed(choices)})`
+  throw new Failure('usage.invalid', message, {
+    facts: { selector: typed, writers: domains.size, hint: 'Name the writer too: WRITER:SOURCE.' },
+  })
+}
+
+/** `WRITER:SOURCE`; by the domain where another writer has, or had, the same name. */
+export function sourceLabel({ domain, source }: StoredSnapshot, { names }: Writers): string {
+  const name = names.get(domain)
+  const isShared = [...names].some(([other, of]) => other !== domain && of === name)
+  return `${name === undefined || isShared ? domain : name}:${source}`
+}
+
+function listed(names: readonly string[]): string {
+  const shown = names.slice(0, CANDIDATES_SHOWN_MAX)
+  return shown.join(', ') + (names.length > shown.length ? `, … and ${names.length - shown.length} more` : '')
+}
+
+/**
+ * The newest of one writer: within one stream its counter decides, among several sources their completion.
+ * Not for snapshots of several writers: their clocks are their own claims.
+ */
 export function newestSnapshot(snapshots: readonly StoredSnapshot[]): StoredSnapshot | undefined {
   let newest: StoredSnapshot | undefined
   for (const one of snapshots) if (newest === undefined || isNewer(one, newest)) newest = one

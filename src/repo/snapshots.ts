@@ -2,6 +2,7 @@
  * Reading the snapshots of a domain: verified, in the order of their counters. An object that cannot be
  * believed is not in the list but beside it, with its failure: one bad object must not hide the good ones.
  */
+import { parseTime } from '../base/clock.ts'
 import { Failure, isFailure } from '../base/failure.ts'
 import type { Config, ConfigDomain } from '../format/config.ts'
 import { decodeSigned, verifySigned } from '../format/signed.ts'
@@ -21,6 +22,8 @@ export interface SnapshotList {
   /** Ascending by domain, source and counter. */
   readonly snapshots: readonly StoredSnapshot[]
   readonly bad: readonly { readonly name: string; readonly failure: Failure }[]
+  /** Those of `bad` that are genuine but for their writer, who was revoked before they were complete. */
+  readonly revoked: readonly StoredSnapshot[]
 }
 
 /** All snapshots of the given domains (default: all of the config), or of one source only. */
@@ -31,12 +34,19 @@ export async function listSnapshots(
 ): Promise<SnapshotList> {
   const snapshots: StoredSnapshot[] = []
   const bad: { name: string; failure: Failure }[] = []
+  const revoked: StoredSnapshot[] = []
   for (const domain of config.domains) {
     if (scope.domain !== undefined && scope.domain !== domain.id) continue
     const prefix = `d/${domain.id}/snapshots/${scope.source === undefined ? '' : `${scope.source}/`}`
     for await (const { name } of store.list(prefix)) {
       try {
-        snapshots.push(await readSnapshot(store, config, domain, name))
+        const snapshot = await readSnapshot(store, config, domain, name)
+        const late = revokedFailure(domain, snapshot)
+        if (late === undefined) snapshots.push(snapshot)
+        else {
+          revoked.push(snapshot)
+          bad.push({ name, failure: late })
+        }
       } catch (error) {
         if (!isFailure(error)) throw error
         if (
@@ -50,7 +60,18 @@ export async function listSnapshots(
     }
   }
   snapshots.sort(byStream)
-  return { snapshots, bad }
+  revoked.sort(byStream)
+  return { snapshots, bad, revoked }
+}
+
+/** What a revoked writer completed later, by its own claim, is not a restore point. */
+function revokedFailure({ writer }: ConfigDomain, snapshot: StoredSnapshot): Failure | undefined {
+  const { completed, begun, name } = snapshot
+  if (writer.revoked === null) return undefined
+  const ended = Math.max(parseTime(completed) ?? Infinity, parseTime(begun) ?? Infinity)
+  if (ended <= (parseTime(writer.revoked) ?? 0)) return undefined
+  const is = `it was completed at ${completed}, after its writer "${writer.name}" was revoked (${writer.revoked})`
+  return new Failure('key.revoked', `Cannot trust ${name}: ${is}`)
 }
 
 /**

@@ -10,6 +10,8 @@ import type { WalkEvent } from './files/walk.ts'
 export interface SourceBefore {
   readonly files: number
   readonly bytes: number
+  /** The same by root, as far as this host remembers it. */
+  readonly roots: Readonly<Record<string, { readonly files: number; readonly bytes: number }>>
 }
 
 export interface Source {
@@ -52,6 +54,8 @@ export interface SourceView {
     readonly users: Readonly<Record<string, string>>
     readonly groups: Readonly<Record<string, string>>
   }
+  /** What was read below each root, once all entries are; empty for a source without folders. */
+  rootCounts(): SourceBefore['roots']
   /** Ends the reading; also after a failure. Returns what went wrong late. */
   end(): Promise<readonly FileProblem[]>
 }

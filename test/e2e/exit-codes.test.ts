@@ -405,17 +405,17 @@ test('--stdin stores a program’s output, which comes back by cat', async () =>
 
 test('--files-from takes exactly what is listed, from files and from stdin', async () => {
   writeFileSync(join(host.dir, 'list'), `media/a.txt\n${host.media}/sub/b.txt\n`)
-  assert.equal((await here(host, ['backup', 'media', '--files-from', 'list', '--tag', 'list'])).exit, 0)
-  const files = async (): Promise<string[]> =>
-    eventsOf(await here(host, ['ls', '-R', 'media:latest', '--json']))
+  assert.equal((await here(host, ['backup', 'picked', '--files-from', 'list', '--tag', 'list'])).exit, 0)
+  const files = async (source: string): Promise<string[]> =>
+    eventsOf(await here(host, ['ls', '-R', `${source}:latest`, '--json']))
       .filter((one) => one['kind'] === 'file')
       .map((one) => String(one['path']).slice(host.media.length + 1))
-  assert.deepEqual(await files(), ['a.txt', 'sub/b.txt'])
+  assert.deepEqual(await files('picked'), ['a.txt', 'sub/b.txt'])
   const stdin = Readable.from([Buffer.from('media/a.txt\0')])
-  assert.equal((await here(host, ['backup', 'media', '--files-from0', '-'], stdin)).exit, 0)
-  assert.deepEqual(await files(), ['a.txt'])
+  assert.equal((await here(host, ['backup', 'picked', '--files-from0', '-'], stdin)).exit, 0)
+  assert.deepEqual(await files('picked'), ['a.txt'])
   assert.equal((await here(host, ['backup', 'media', '--exclude', '*.bin', '--exclude', 'sub'])).exit, 0)
-  assert.deepEqual(await files(), ['a.txt', 'rotated.txt'])
+  assert.deepEqual(await files('media'), ['a.txt', 'rotated.txt'])
 })
 
 test('the repository and the cache are never part of a backup', async () => {

@@ -7,6 +7,7 @@ import { FAILURES, Failure } from '../../base/failure.ts'
 import { missingHeads } from '../../repo/heads.ts'
 import { newestSnapshot } from '../../repo/select-snapshot.ts'
 import { listSnapshots } from '../../repo/snapshots.ts'
+import { writersOf } from '../choose-snapshot.ts'
 import { type BackupInput, backupInputs } from '../backup-input.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
@@ -36,6 +37,8 @@ const columns: readonly Column[] = [
 interface Outcome {
   readonly source: string
   readonly summary: BackupSummary | undefined
+  /** Sentences about snapshots that the store hid before this one was made. */
+  readonly hidden: readonly string[]
   readonly exit: number
 }
 
@@ -70,8 +73,10 @@ async function backUpOne(
   const { printer, clock, signal } = context
   const { access, host, workers } = repository
   const progress = beginProgress(printer, clock, `backup ${source.name}`)
+  let hidden: readonly string[] = []
   try {
-    const filesBefore = await lookBack(context, repository, source.name)
+    const before = await lookBack(context, repository, source.name)
+    hidden = before.hidden
     const body = (): Promise<BackupSummary> =>
       backup(access, host, source, {
         kind: input.kind,
@@ -84,7 +89,7 @@ async function backUpOne(
         onProgress: (totals, path) =>
           updateProgress(progress, {
             files: totals.files,
-            filesTotal: filesBefore,
+            filesTotal: before.files,
             bytes: totals.bytesRead,
             current: displayName(path),
           }),
@@ -99,14 +104,14 @@ async function backUpOne(
     endProgress(progress)
     printProblems(context, summary)
     if (afterFailure !== undefined)
-      return { source: source.name, summary, exit: printFailure(printer, afterFailure) }
+      return { source: source.name, summary, hidden, exit: printFailure(printer, afterFailure) }
     const exit = summary.problems.length > 0 ? FAILURES['source.unreadable'].exit : 0
-    return { source: source.name, summary, exit }
+    return { source: source.name, summary, hidden, exit }
   } catch (error) {
     endProgress(progress)
     const isStopped = signal.aborted && !(error instanceof Failure)
     const cause = isStopped ? new Failure('cancelled', 'Cancelled', { cause: error }) : error
-    return { source: source.name, summary: undefined, exit: printFailure(printer, cause) }
+    return { source: source.name, summary: undefined, hidden, exit: printFailure(printer, cause) }
   } finally {
     endProgress(progress)
   }
@@ -117,10 +122,12 @@ async function lookBack(
   context: CommandContext,
   { access, host }: OpenedRepository,
   source: string,
-): Promise<number | undefined> {
-  const { snapshots } = await listSnapshots(access.store, access.config, { source })
-  for (const text of missingHeads(host, snapshots, { source })) warn(context.printer, text)
-  return newestSnapshot(snapshots)?.totals['files']
+): Promise<{ files: number | undefined; hidden: readonly string[] }> {
+  const { snapshots, revoked } = await listSnapshots(access.store, access.config, { source })
+  const hidden = missingHeads(host, [...snapshots, ...revoked], { source })
+  for (const text of hidden) warn(context.printer, text)
+  const own = writersOf(access).own
+  return { files: newestSnapshot(snapshots.filter(({ domain }) => domain === own))?.totals['files'], hidden }
 }
 
 function printProblems({ printer }: CommandContext, { source, problems }: BackupSummary): void {
@@ -151,13 +158,18 @@ function printOutcomes(
     if (adoptedPacks > 0) detail(printer, `${source}: took over ${packs} of an interrupted backup`)
   }
   if (done.length > 0 && !printer.quiet) printTable(printer, columns, done.map(rowOf))
-  const sources = outcomes.map(({ source, summary, exit: of }) =>
-    summary === undefined ? { source, exit: of } : { ...summaryFacts(summary), exit: of },
-  )
+  const sources = outcomes.map(({ source, summary, hidden, exit: of }) => ({
+    ...(summary === undefined ? { source } : summaryFacts(summary)),
+    ...(hidden.length === 0 ? {} : { hidden }),
+    exit: of,
+  }))
   const [only] = sources
   const event = { command: 'backup', dryRun: isDryRun, sources, exit }
   const whole = only !== undefined && sources.length === 1 ? { ...only, ...event } : event
   const end = isDryRun ? ['Nothing was stored: this was a dry run.'] : []
+  const hiding = outcomes.filter(({ hidden }) => hidden.length > 0).map(({ source }) => source)
+  if (hiding.length > 0)
+    end.push(`The store hides snapshots of ${hiding.join(', ')} that this host has seen: see the warnings.`)
   printSummary(printer, { type: 'summary', ...whole }, end)
 }
 

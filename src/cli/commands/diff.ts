@@ -1,9 +1,8 @@
 /** `backstock diff`: what changed between two snapshots. */
 import { displayName } from '../../base/file-entry.ts'
 import { type Change, diffSnapshots } from '../../recovery/diff.ts'
-import { selectSnapshot } from '../../repo/select-snapshot.ts'
 import { closeSnapshot, openSnapshot } from '../../repo/tree-reader.ts'
-import { knownSnapshots } from '../choose-snapshot.ts'
+import { chooseKnown, knownSnapshots } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { entryFacts, flushLines, newLineWriter, writeLine } from '../entries.ts'
@@ -26,8 +25,9 @@ interface Totals {
 export async function run(context: CommandContext, input: InputOf<'diff'>): Promise<number> {
   return withRepository(context, async (repository) => {
     const { access, host } = repository
-    const all = await knownSnapshots(context, repository)
-    const [from, to] = [selectSnapshot(all, input.from), selectSnapshot(all, input.to)]
+    const known = await knownSnapshots(context, repository)
+    const from = chooseKnown(context, known, input.from)
+    const to = chooseKnown(context, known, input.to)
     const before = await openSnapshot(access, host, from)
     const after = await openSnapshot(access, host, to)
     try {

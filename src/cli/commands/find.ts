@@ -1,10 +1,10 @@
 /** `backstock find`: in which snapshots is it? */
 import { displayName } from '../../base/file-entry.ts'
 import { findEntries, newSearch } from '../../recovery/find.ts'
-import { selectSnapshot } from '../../repo/select-snapshot.ts'
+import { parseNamedSource, snapshotsOfSource, sourceLabel } from '../../repo/select-snapshot.ts'
 import type { StoredSnapshot } from '../../repo/snapshots.ts'
 import { closeSnapshot, openSnapshot } from '../../repo/tree-reader.ts'
-import { knownSnapshots } from '../choose-snapshot.ts'
+import { chooseKnown, knownSnapshots, type KnownSnapshots } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { entryFacts, flushLines, newLineWriter, writeLine } from '../entries.ts'
@@ -16,20 +16,23 @@ export async function run(context: CommandContext, input: InputOf<'find'>): Prom
   return withRepository(context, async (repository) => {
     const { access, host } = repository
     const { json } = context.printer
-    const snapshots = chosen(await knownSnapshots(context, repository), input)
+    const known = await knownSnapshots(context, repository)
+    const snapshots = chosen(context, known, input)
+    const isMixed = new Set(known.snapshots.map(({ domain }) => domain)).size > 1
     const search = newSearch(input.patterns)
     const writer = newLineWriter(context)
     let entries = 0
     for (const snapshot of snapshots) {
-      const { id, source } = snapshot
+      const { id, source, domain } = snapshot
+      const label = isMixed ? sourceLabel(snapshot, known.writers) : source
       const reader = await openSnapshot(access, host, snapshot)
       try {
         for (const { path, entry } of await findEntries(search, reader, context.signal)) {
           entries++
-          const facts = { type: 'entry', snapshot: id, source, ...entryFacts(path, entry) }
+          const facts = { type: 'entry', snapshot: id, source, domain, ...entryFacts(path, entry) }
           await writeLine(
             writer,
-            json ? JSON.stringify(facts) : harmless(`${source}:${id} ${displayName(path)}`),
+            json ? JSON.stringify(facts) : harmless(`${label}:${id} ${displayName(path)}`),
           )
         }
       } finally {
@@ -44,8 +47,15 @@ export async function run(context: CommandContext, input: InputOf<'find'>): Prom
 }
 
 /** The named ones, else all of the named sources, else all; the newest last. */
-function chosen(all: readonly StoredSnapshot[], input: InputOf<'find'>): readonly StoredSnapshot[] {
-  const { snapshot, source } = input
-  const named = snapshot.length === 0 ? all : [...new Set(snapshot.map((one) => selectSnapshot(all, one)))]
-  return source.length === 0 ? named : named.filter((one) => source.includes(one.source))
+function chosen(
+  context: CommandContext,
+  known: KnownSnapshots,
+  { snapshot, source }: InputOf<'find'>,
+): readonly StoredSnapshot[] {
+  const { snapshots: all, writers } = known
+  const named =
+    snapshot.length === 0 ? all : [...new Set(snapshot.map((one) => chooseKnown(context, known, one)))]
+  if (source.length === 0) return named
+  const wanted = source.flatMap((one) => snapshotsOfSource(named, parseNamedSource(one), writers))
+  return named.filter((one) => wanted.includes(one))
 }

@@ -1,6 +1,8 @@
 /** `backstock snapshots`: what there is. Needs no key to contents: a writer may list too. */
 import { listSnapshots, type StoredSnapshot } from '../../repo/snapshots.ts'
 import { missingHeads } from '../../repo/heads.ts'
+import { parseNamedSource, snapshotsOfSource, sourceLabel } from '../../repo/select-snapshot.ts'
+import { writersOf } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { formatBytes, formatCount, formatCounted } from '../human.ts'
@@ -23,20 +25,26 @@ const columns: readonly Column[] = [
 export async function run(context: CommandContext, input: InputOf<'snapshots'>): Promise<number> {
   return withRepository(context, async ({ access, host }) => {
     const { printer } = context
-    const scope = input.source === undefined ? {} : { source: input.source }
-    const { snapshots, bad } = await listSnapshots(access.store, access.config, scope)
+    const named = input.source === undefined ? undefined : parseNamedSource(input.source)
+    const scope = named === undefined ? {} : { source: named.source }
+    const { snapshots: found, bad, revoked } = await listSnapshots(access.store, access.config, scope)
+    const writers = writersOf(access)
+    const snapshots = named === undefined ? found : snapshotsOfSource(found, named, writers)
     for (const { name, failure } of bad) warn(printer, `${name} does not count: ${failure.message}`)
-    for (const text of missingHeads(host, snapshots, scope)) warn(printer, text)
+    for (const text of missingHeads(host, [...found, ...revoked], scope)) warn(printer, text)
     const tagged = snapshots.filter((one) => input.tag.every((tag) => one.tags.includes(tag)))
     const shown = newestOfEach(tagged, input.latest).toSorted(byCompletion)
-    for (const one of shown) printEvent(printer, { type: 'snapshot', ...snapshotFacts(one) })
+    const isMixed = new Set(snapshots.map(({ domain }) => domain)).size > 1
+    const writerOf = ({ domain }: StoredSnapshot): string => writers.names.get(domain) ?? domain
+    for (const one of shown)
+      printEvent(printer, { type: 'snapshot', ...snapshotFacts(one), writer: writerOf(one) })
     if (shown.length > 0) {
       printTable(
         printer,
         columns,
         shown.map((one) => [
           one.id,
-          one.source,
+          isMixed ? sourceLabel(one, writers) : one.source,
           showMoment(printer, Date.parse(one.completed)),
           one.partial ? `${one.kind} (partial)` : one.kind,
           formatCount(one.totals['files'] ?? 0),
@@ -62,8 +70,8 @@ function newestOfEach(
   latest: number | undefined,
 ): readonly StoredSnapshot[] {
   if (latest === undefined) return snapshots
-  const bySource = Map.groupBy(snapshots, (one) => one.source)
-  return [...bySource.values()].flatMap((of) => of.toSorted(byCompletion).slice(-latest))
+  const streams = Map.groupBy(snapshots, (one) => `${one.domain}/${one.source}`)
+  return [...streams.values()].flatMap((of) => of.toSorted((a, b) => a.counter - b.counter).slice(-latest))
 }
 
 function byCompletion(a: StoredSnapshot, b: StoredSnapshot): number {

@@ -66,7 +66,8 @@ export async function run(context: CommandContext, input: InputOf<'status'>): Pr
 }
 
 function rowOf(status: SourceStatus, moment: (milliseconds: number) => string): string[] {
-  const { source, latest, ageSeconds = 0, snapshots, bytesStored } = status
+  const { writer, latest, ageSeconds = 0, snapshots, bytesStored } = status
+  const source = writer === undefined ? status.source : `${writer}:${status.source}`
   if (latest === undefined) return [source, 'none', '', '', '', '', formatBytes(bytesStored), '0']
   return [
     source,
@@ -81,9 +82,10 @@ function rowOf(status: SourceStatus, moment: (milliseconds: number) => string): 
 }
 
 function sourceFacts(status: SourceStatus): Record<string, unknown> {
-  const { source, configured, snapshots, latest, ageSeconds, newestFull, bytesStored } = status
+  const { source, writer, configured, snapshots, latest, ageSeconds, newestFull, bytesStored } = status
   return {
     source,
+    writer,
     configured,
     snapshots,
     ageSeconds,

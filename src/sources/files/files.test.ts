@@ -106,7 +106,7 @@ test('filesSource() backs up single entries of a list instead of its paths', asy
   const view = await begin(
     { paths: ['/nonexistent'] },
     { singles: [`${dir}/b`, `${dir}/c`] },
-    { files: 9, bytes: 9 },
+    { files: 9, bytes: 9, roots: {} },
   )
   assert.deepEqual(files(view, dir), ['b'])
   assert.deepEqual(view.roots, [`${dir}/b`, `${dir}/c`])
@@ -125,7 +125,7 @@ test('filesSource() refuses a path that is not there, not mounted, or without it
 
 test('filesSource() refuses a source that has become empty, at the end of the walk', async () => {
   const dir = place({ 'sub/': '' })
-  const before = { files: 3, bytes: 100 }
+  const before = { files: 3, bytes: 100, roots: {} }
   const view = await begin({ paths: [dir] }, {}, before)
   assert.throws(
     () => [...view.entries()],
@@ -137,9 +137,35 @@ test('filesSource() refuses a source that has become empty, at the end of the wa
   assert.deepEqual(files(await begin({ paths: [dir] }), dir), [])
 })
 
+test('filesSource() judges each path: nested ones count for both, a lost one is refused', async () => {
+  const dir = place({ 'all/a': '1', 'all/in/b': '22', 'disk/': '' })
+  const paths = ['all', 'all/in', 'disk'].map((name) => join(dir, name))
+  const view = await begin({ paths })
+  files(view, dir)
+  const [all, inner, disk] = paths.map((path) => view.rootCounts()[path])
+  assert.deepEqual(
+    [all, inner, disk],
+    [
+      { files: 2, bytes: 3 },
+      { files: 1, bytes: 2 },
+      { files: 0, bytes: 0 },
+    ],
+  )
+  const before = { files: 3, bytes: 4, roots: { [String(paths[2])]: { files: 1, bytes: 1 } } }
+  const emptied = await begin({ paths }, {}, before)
+  assert.throws(
+    () => files(emptied, dir),
+    (error) => isFailure(error, 'source.emptied') && error.message.includes(String(paths[2])),
+  )
+  files(await begin({ paths }, { allowEmpty: true }, before), dir)
+  assert.equal(warnings.length, 1)
+})
+
 test('filesSource() warns of a source that shrank by more than half', async () => {
   const dir = place({ a: '1' })
-  assert.deepEqual(files(await begin({ paths: [dir] }, {}, { files: 1000, bytes: 5000 }), dir), ['a'])
+  assert.deepEqual(files(await begin({ paths: [dir] }, {}, { files: 1000, bytes: 5000, roots: {} }), dir), [
+    'a',
+  ])
   assert.match(warnings[0] ?? '', /has shrunk/)
 })
 

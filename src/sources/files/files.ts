@@ -3,15 +3,15 @@
  * it reads, and against a source that has become empty before the backup counts.
  */
 import { readFileSync } from 'node:fs'
-import { displayName, rawPath } from '../../base/file-entry.ts'
+import { displayName, rawPath, type FileEntry } from '../../base/file-entry.ts'
 import { describeError, errnoOf, Failure, isFailure } from '../../base/failure.ts'
 import type { Source, SourceBefore, SourceEvent, SourceView } from '../source.ts'
 import { compilePatterns, decideExclude } from './patterns.ts'
 import type { Pattern } from './patterns.ts'
 import { normalPath } from './pins.ts'
-import { guardPaths, judgeShrink } from './sentinel.ts'
+import { guardPaths, isEmptied, judgeShrink } from './sentinel.ts'
 import { walkFiles } from './walk.ts'
-import type { WalkEvent, WalkOptions } from './walk.ts'
+import type { WalkOptions } from './walk.ts'
 
 /** What the configuration says of such a source, as a person wrote it (not raw). */
 export interface FilesSettings {
@@ -32,7 +32,7 @@ export interface FilesSettings {
 export interface FilesOptions {
   /** Folders not to walk into, such as our own repository. Not raw. */
   readonly never: readonly string[]
-  /** Raw absolute paths of single entries that are backed up instead of `paths`. */
+  /** Raw absolute paths of single entries that are backed up instead of `paths`: kind `files-list`. */
   readonly singles?: readonly string[] | undefined
   /** Stores a source that has become empty. */
   readonly allowEmpty: boolean
@@ -45,12 +45,19 @@ const DETECT = -1
 /** Names in passwd(5) and group(5) files; longer lists are no host's. */
 const NAMES_MAX = 65_536
 
+interface Counts {
+  files: number
+  bytes: number
+}
+
 interface Reading {
   readonly settings: FilesSettings
   readonly options: FilesOptions
   readonly roots: readonly string[]
   readonly before: SourceBefore | undefined
-  readonly counts: { files: number; bytes: number }
+  readonly counts: Counts
+  /** By root, with what is in roots below it. */
+  readonly rootCounts: Map<string, Counts>
   readonly uids: Set<number>
   readonly gids: Set<number>
 }
@@ -58,7 +65,7 @@ interface Reading {
 export function filesSource(name: string, settings: FilesSettings, options: FilesOptions): Source {
   return {
     name,
-    kind: 'files',
+    kind: options.singles === undefined ? 'files' : 'files-list',
     begin: (before) => Promise.resolve().then(() => beginFiles(name, settings, options, before)),
   }
 }
@@ -72,7 +79,9 @@ function beginFiles(
   const roots = options.singles === undefined ? settings.paths.map((path) => normalPath(rawPath(path))) : []
   guardRoots(roots, settings, options.warn)
   const counts = { files: 0, bytes: 0 }
-  const reading: Reading = { settings, options, roots, before, counts, uids: new Set(), gids: new Set() }
+  const rootCounts = new Map(roots.map((root) => [root, { files: 0, bytes: 0 }]))
+  const [uids, gids] = [new Set<number>(), new Set<number>()]
+  const reading: Reading = { settings, options, roots, before, counts, rootCounts, uids, gids }
   const pages = settings.pages.map(({ glob, pageSize }) => ({
     patterns: compilePatterns([rawPath(glob)], 'root'),
     pageSize,
@@ -87,6 +96,7 @@ function beginFiles(
       users: namesById('/etc/passwd', reading.uids),
       groups: namesById('/etc/group', reading.gids),
     }),
+    rootCounts: () => Object.fromEntries(rootCounts),
     end: () => Promise.resolve([]),
   }
 }
@@ -108,23 +118,42 @@ function guardRoots(roots: readonly string[], settings: FilesSettings, warn: (te
 
 /** The walk; at its end, before anything is promised, the source is judged. Fails: source.emptied. */
 function* readEntries(name: string, reading: Reading): Generator<SourceEvent, void, undefined> {
-  const { counts, options, before } = reading
+  const { rootCounts, options } = reading
+  const within: { path: string; counts: Counts }[] = []
   for (const event of walkFiles(walkOptions(reading))) {
-    if (event.kind === 'enter' || event.kind === 'entry') count(reading, event)
+    if (event.kind === 'enter' || event.kind === 'entry') {
+      const counts = rootCounts.get(event.path)
+      if (counts !== undefined) within.push({ path: event.path, counts })
+      count(reading, event.entry, within)
+    }
+    if (event.kind !== 'enter' && event.kind !== 'problem' && within.at(-1)?.path === event.path) within.pop()
     yield event
   }
-  if (options.singles !== undefined) return
-  const verdict = judgeShrink(name, { previous: before, current: counts }, { allowEmpty: options.allowEmpty })
-  if (verdict.kind === 'warning') options.warn(verdict.what)
+  if (options.singles === undefined) judgeCounts(name, reading)
 }
 
-function count(reading: Reading, event: WalkEvent & { kind: 'enter' | 'entry' }): void {
-  const { entry } = event
+function count(reading: Reading, entry: FileEntry, within: readonly { counts: Counts }[]): void {
   reading.uids.add(entry.uid)
   reading.gids.add(entry.gid)
   if (entry.type !== 'file') return
   reading.counts.files++
   reading.counts.bytes += entry.size
+  for (const { counts } of within) {
+    counts.files++
+    counts.bytes += entry.size
+  }
+}
+
+/** All of it, then each path: one disk that is gone must not hide behind another. Fails: source.emptied. */
+function judgeCounts(name: string, { before, counts, rootCounts, options }: Reading): void {
+  const verdict = judgeShrink(name, { previous: before, current: counts }, options)
+  if (verdict.kind === 'warning') options.warn(verdict.what)
+  for (const [root, current] of rootCounts) {
+    if (!isEmptied(before?.roots[root], current)) continue
+    const of = `${name}: ${displayName(root)}`
+    const emptied = judgeShrink(of, { previous: before?.roots[root], current }, options)
+    if (emptied.kind === 'warning' && rootCounts.size > 1) options.warn(emptied.what)
+  }
 }
 
 function walkOptions({ settings, options, roots }: Reading): WalkOptions {

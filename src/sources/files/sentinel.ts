@@ -80,8 +80,8 @@ export function judgeShrink(
   if (previous === undefined || previous.files === 0) return { kind: 'fine' }
   const before = `${previous.files} files (${previous.bytes} bytes) before`
   const lost = `${before}, ${current.files} (${current.bytes} bytes) now`
-  const isEmptied = current.files === 0 || (current.bytes === 0 && previous.bytes > 0)
-  if (isEmptied && !options.allowEmpty) {
+  const emptied = isEmptied(previous, current)
+  if (emptied && !options.allowEmpty) {
     throw new Failure('source.emptied', `Cannot back up source "${source}": it has been emptied, ${lost}`, {
       facts: { source, filesBefore: previous.files, filesNow: current.files },
     })
@@ -89,9 +89,15 @@ export function judgeShrink(
   const filesLeft = current.files / previous.files
   const bytesLeft = previous.bytes === 0 ? 1 : current.bytes / previous.bytes
   const isShrunk = previous.files >= SHRINK_FILES_MIN && Math.min(filesLeft, bytesLeft) < 1 - SHRINK_SHARE_MAX
-  return isEmptied || isShrunk
+  return emptied || isShrunk
     ? { kind: 'warning', what: `source "${source}" has shrunk: ${lost}` }
     : { kind: 'fine' }
+}
+
+/** Whether it held files, or bytes, and holds none now. */
+export function isEmptied(previous: SourceCounts | undefined, current: SourceCounts): boolean {
+  if (previous === undefined || previous.files === 0) return false
+  return current.files === 0 || (current.bytes === 0 && previous.bytes > 0)
 }
 
 /** Field 5 of /proc/self/mountinfo (proc(5)): the mount point, with blanks and backslashes as octal escapes. */

@@ -23,7 +23,7 @@ export function streamSource(name: string, settings: StreamSettings): Source {
   if (path === '/') throw new Failure('usage.invalid', 'Cannot name the stream "/": it must name a file')
   return {
     name,
-    kind: 'files',
+    kind: 'stdin',
     begin: () =>
       Promise.resolve({
         roots: [path],
@@ -32,6 +32,7 @@ export function streamSource(name: string, settings: StreamSettings): Source {
         pageBytesOf: () => 0,
         ignoreInode: true,
         owners: () => ({ users: {}, groups: {} }),
+        rootCounts: () => ({}),
         end: () => Promise.resolve([]),
       }),
   }
