@@ -71,7 +71,7 @@ test('planBackup(): what each kind builds on', () => {
   assert.equal(planBackup('auto', shuffled).kind, 'incremental')
 })
 
-test('planBackup() makes a full where there is nothing to build on, and says why when asked for another', () => {
+test('planBackup() makes a full where it has nothing to build on, and says why', () => {
   assert.deepEqual(planBackup('auto', []).because, undefined)
   assert.equal(planBackup('auto', []).kind, 'full')
   assert.match(planBackup('incremental', []).because!, /no snapshot/)

@@ -168,7 +168,7 @@ function namesIn(root: string): string[] {
 
 function makeRoot(root: string): boolean {
   try {
-    return makeFolders(root)
+    return mkdirSync(pathBytes(root), { recursive: true, mode: 0o700 }) !== undefined
   } catch (error) {
     throw markerFailure(root, error)
   }

@@ -107,7 +107,7 @@ export interface LineageOptions {
  * that at most RUNS_MAX remain. Fails: host.file, and what `build` fails with.
  */
 export async function openIndex(options: LineageOptions): Promise<SharedIndex> {
-  makeFolders(rawPath(options.folder))
+  mkdirSync(options.folder, { recursive: true, mode: 0o700 })
   let shared: SharedIndex = {
     runs: [],
     active: undefined,

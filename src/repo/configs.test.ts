@@ -144,7 +144,7 @@ test('readConfig() sees a store that went back, or that tells another story', as
   await assert.rejects(readConfig(repo.store, { ...repo.pinned, known }), fails('repo.rolledback'))
 })
 
-test('readConfig() sees a predecessor that was swapped or lost on the way to the remembered one', async () => {
+test('readConfig() sees a predecessor that is swapped or lost on the way to the known one', async () => {
   const repo = await made()
   const second = await next(repo, repo.first, 'two')
   await next(repo, second, 'three')

@@ -72,7 +72,7 @@ test('createKeys() makes a repository that its kit opens as owner, and may write
   }
 })
 
-test('createKeys() refuses a place with a repository or data, and names that no config may hold', async () => {
+test('createKeys() refuses a place with a repository or data, and names no config may hold', async () => {
   const { store } = await created()
   const options = { kit: newKit(), shop: 'acme', writer: 'shop-1', clock }
   await assert.rejects(createKeys({ ...options, store }), fails('repo.exists'))

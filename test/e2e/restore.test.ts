@@ -217,7 +217,7 @@ test('progress counts up to the totals', async () => {
   assert.deepEqual([last.filesTotal, last.bytesTotal >= done.bytes], [done.files, true])
 })
 
-test('an existing empty folder takes a restore and keeps its mode; one that is not empty does not', async () => {
+test('an empty folder takes a restore and keeps its mode; a full one does not', async () => {
   const to = newTarget()
   mkdirSync(to, { mode: 0o750 })
   await restoreTo(world, snapshot, to)
