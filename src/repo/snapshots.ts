@@ -70,8 +70,8 @@ function revokedFailure({ writer }: ConfigDomain, snapshot: StoredSnapshot): Fai
   if (writer.revoked === null) return undefined
   const ended = Math.max(parseTime(completed) ?? Infinity, parseTime(begun) ?? Infinity)
   if (ended <= (parseTime(writer.revoked) ?? 0)) return undefined
-  const is = `it was completed at ${completed}, after its writer "${writer.name}" was revoked (${writer.revoked})`
-  return new Failure('key.revoked', `Cannot trust ${name}: ${is}`)
+  const after = `after its writer "${writer.name}" was revoked (${writer.revoked})`
+  return new Failure('key.revoked', `Cannot trust ${name}: it was completed at ${completed}, ${after}`)
 }
 
 /**
