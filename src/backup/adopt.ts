@@ -3,15 +3,15 @@
  * stored after the last run. Nothing is believed that was not looked at: runs must list packs that are there
  * in full length, packs without a run are read and hashed.
  */
-import { FOOTER_BYTES, decodeFooter, openHeader, CHUNK_ID_BYTES, type PackKind } from '../format/pack.ts'
 import { INDEX_PACK_BYTES, decodeIndexRun, indexPackAt } from '../format/index-run.ts'
 import { isFailure } from '../base/failure.ts'
 import { decodeSigned, verifySigned } from '../format/signed.ts'
 import { parseSession, type LineageRun, type Session } from '../format/snapshot.ts'
 import { sha256 } from '../format/seal.ts'
 import type { Config, ConfigDomain } from '../format/config.ts'
-import type { DomainKeys } from '../repo/keys.ts'
+import { currentEpoch, type DomainKeys } from '../repo/keys.ts'
 import { runName } from '../repo/names.ts'
+import { openPackTail, readPackFooter, storedPackOf } from '../repo/pack-tail.ts'
 import type { AdoptedRuns } from '../repo/run-writer.ts'
 import type { StoredPack } from '../repo/saver.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
@@ -36,14 +36,36 @@ export interface AdoptContext {
   readonly history: readonly StoredSnapshot[]
 }
 
-/** The leftovers of the latest dead session that fits the plan, or undefined. */
-export async function adoptSession(context: AdoptContext, plan: BackupPlan): Promise<Adopted | undefined> {
-  const dead = await deadSessions(context, plan)
-  for (const { session, announced } of dead) {
+/** What the sessions of this source's earlier runs leave to do. */
+export interface Leftovers {
+  /** The leftovers of the latest dead session that fits the plan. */
+  readonly adopted: Adopted | undefined
+  /** Names of session objects that are of no use once this backup is committed. */
+  readonly spent: readonly string[]
+}
+
+interface DeadSession {
+  readonly name: string
+  readonly session: Session
+  /** By the store's clock. */
+  readonly announced: number
+}
+
+export async function adoptSession(context: AdoptContext, plan: BackupPlan): Promise<Leftovers> {
+  const used = new Set(context.history.map((snapshot) => snapshot.packSet))
+  const sessions = await listSessions(context)
+  const spent = sessions.filter(({ session }) => used.has(session.packSet)).map(({ name }) => name)
+  const fitting = sessions.filter(
+    ({ session }) => !used.has(session.packSet) && isFitting(context, plan, session),
+  )
+  for (const { session } of fitting.sort((a, b) => b.announced - a.announced)) {
+    const same = fitting.filter((other) => other.session.packSet === session.packSet)
+    // A session that adopted the set and died as well is younger than the packs.
+    const announced = Math.min(...same.map((other) => other.announced))
     const adopted = await adoptPackSet(context, session, announced)
-    if (adopted !== undefined) return adopted
+    if (adopted !== undefined) return { adopted, spent: [...spent, ...same.map(({ name }) => name)] }
   }
-  return undefined
+  return { adopted: undefined, spent }
 }
 
 /** Bytes of all packs taken over. */
@@ -51,31 +73,21 @@ export function adoptedBytes(adopted: Adopted): number {
   return adopted.bytes + adopted.loose.reduce((sum, pack) => sum + pack.bytes, 0)
 }
 
-/**
- * Newest first. `announced`: when the pack set was first announced, since a session that adopted it and died
- * as well is younger than the packs.
- */
-async function deadSessions(
-  context: AdoptContext,
-  plan: BackupPlan,
-): Promise<{ session: Session; announced: number }[]> {
-  const { store, domain, source, history } = context
-  const used = new Set(history.map((snapshot) => snapshot.packSet))
-  const dead: { session: Session; announced: number }[] = []
-  const first = new Map<string, number>()
+/** Same generation, and sealed to the current keys: what a removed recipient could open is not taken over. */
+function isFitting(context: AdoptContext, plan: BackupPlan, session: Session): boolean {
+  if (session.epoch !== currentEpoch(context.keys).epoch) return false
+  if (plan.kind === 'full') return session.kind === 'full'
+  return session.kind !== 'full' && session.generation === plan.full?.generation
+}
+
+async function listSessions(context: AdoptContext): Promise<DeadSession[]> {
+  const { store, domain, source } = context
+  const sessions: DeadSession[] = []
   for await (const { name, modified } of store.list(`sessions/${domain.id}/${source}/`)) {
     const session = await readSession(context, name)
-    if (session === undefined || used.has(session.packSet)) continue
-    first.set(session.packSet, Math.min(modified, first.get(session.packSet) ?? modified))
-    const isFull = session.kind === 'full'
-    const fits = plan.kind === 'full' ? isFull : !isFull && session.generation === plan.full?.generation
-    if (fits) dead.push({ session, announced: modified })
+    if (session !== undefined) sessions.push({ name, session, announced: modified })
   }
-  const newest = dead.sort((a, b) => b.announced - a.announced)
-  return newest.map(({ session, announced }) => ({
-    session,
-    announced: first.get(session.packSet) ?? announced,
-  }))
+  return sessions
 }
 
 /** undefined for what cannot be believed: adopting is a favour, not a duty. */
@@ -160,19 +172,15 @@ async function readLoosePack(
   id: string,
   blob: BlobStat,
 ): Promise<StoredPack | undefined> {
+  const { store, config, domain, keys } = context
+  const repository = Buffer.from(config.repository, 'hex')
+  const owner = { repository, domain: domain.id, indexKey: keys.indexKey }
   try {
-    const tail = await context.store.get(blob.name, { offset: Math.max(0, blob.bytes - FOOTER_BYTES) })
-    const footer = decodeFooter(tail, blob.name)
+    const footer = await readPackFooter(store, owner, blob)
     if (footer.packSet.toString('hex') !== packSet) return undefined
-    const bytes = await context.store.get(blob.name)
+    const bytes = await store.get(blob.name)
     if (sha256(bytes).toString('hex') !== id) return undefined
-    const sealed = bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes)
-    const header = openHeader(footer, sealed, context.keys.indexKey, blob.name)
-    const chunkClasses = new Uint8Array(footer.chunkCount)
-    for (let i = 0; i < chunkClasses.length; i++) chunkClasses[i] = header.frameClass[header.chunkFrame[i]!]!
-    const chunkIds = Buffer.from(header.chunkIds.subarray(0, footer.chunkCount * CHUNK_ID_BYTES))
-    const kind: PackKind = footer.kind
-    return { number: 0, id, kind, bytes: blob.bytes, chunkIds, chunkClasses }
+    return storedPackOf(openPackTail(owner, blob, bytes), { id, bytes: blob.bytes })
   } catch (error) {
     if (isFailure(error) && !error.code.startsWith('storage.offline')) return undefined
     throw error

@@ -5,60 +5,51 @@
  */
 import type { Clock } from '../base/clock.ts'
 import { formatTime } from '../base/clock.ts'
-import { errnoOf, Failure, isFailure } from '../base/failure.ts'
+import { Failure } from '../base/failure.ts'
 import { randomBytes, randomHex } from '../base/random.ts'
 import { encodeSigned } from '../format/signed.ts'
-import { sha256 } from '../format/seal.ts'
 import {
   sessionName,
   snapshotId,
   snapshotName,
-  SNAPSHOT_LIMITS,
   type LineageSet,
   type Session,
-  type Snapshot,
   type SnapshotKind,
 } from '../format/snapshot.ts'
 import type { ConfigDomain } from '../format/config.ts'
-import { adoptRun, sweepRuns, type SharedIndex } from '../repo/chunk-index.ts'
-import { keepHead } from '../repo/heads.ts'
+import { adoptRun, type SharedIndex } from '../repo/chunk-index.ts'
 import {
   emptySubFolder,
   lockSource,
   readHostState,
-  subFolder,
-  sweepTreeCaches,
-  treeCachePath,
   unlockSource,
-  updateHostState,
   type HostFolder,
 } from '../repo/host-folder.ts'
 import {
   currentEpoch,
   domainKeys,
   requireIdKey,
-  sealDetails,
   writingDomain,
   type Access,
   type DomainKeys,
 } from '../repo/keys.ts'
 import { openLineage } from '../repo/lineage.ts'
-import { buildSessionRun, lineageSet } from '../repo/run-writer.ts'
+import type { RebuiltSet } from '../repo/rebuild.ts'
+import { buildSessionRun } from '../repo/run-writer.ts'
 import type { WriterKeys } from '../repo/saver.ts'
 import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
-import type { Source, SourceBefore, SourceView } from '../sources/source.ts'
+import type { Source, SourceBefore } from '../sources/source.ts'
 import { adoptedBytes, adoptSession, type Adopted } from './adopt.ts'
+import { commit, signingSeedOf } from './commit.ts'
 import { closeEngine, flushEngine, openEngine, type Engine } from './engine.ts'
 import { planBackup, type BackupPlan, type WantedKind } from './parent.ts'
 import { cancellableStore, discardingStore } from './run-store.ts'
 import { saveRefs } from './save-refs.ts'
 import { saveTree, type SavedTree } from './save-tree.ts'
+import { tidyUp } from './tidy-up.ts'
 import type { TreeTotals } from './tree-saver.ts'
-
-/** Local index files that nothing read for this long are removed. */
-const INDEX_CACHE_MS = 14 * 24 * 3600 * 1000
 
 export interface BackupOptions {
   readonly kind: WantedKind
@@ -83,7 +74,11 @@ export interface BackupSummary {
   readonly parent: string | undefined
   /** Whether an interrupted backup's packs were taken over. */
   readonly adoptedPacks: number
+  /** Pack sets of the lineage whose index runs are lost. */
+  readonly rebuilt: readonly RebuiltSet[]
   readonly problems: readonly FileProblem[]
+  /** What went wrong after the commit: the backup is sound, the next one may be slower. */
+  readonly warnings: readonly string[]
   readonly totals: TreeTotals
   /** Bytes of the packs this backup wrote; for a dry run, that it would have written. */
   readonly bytesStored: number
@@ -129,23 +124,30 @@ export async function backup(
     })
     const plan = planBackup(options.kind, history)
     const view = await source.begin(plan.head && beforeOf(plan.head, host)) // refuses what is unmounted or suddenly empty
+    let ended: Promise<readonly FileProblem[]> | undefined
+    const end = (): Promise<readonly FileProblem[]> => (ended ??= view.end())
     try {
-      const adopted = await adoptSession({ ...access, domain, keys, source: source.name, history }, plan)
+      const { adopted, spent } = await adoptSession(
+        { ...access, domain, keys, source: source.name, history },
+        plan,
+      )
       const run = beginRun(access, host, { domain, keys, history, plan, source, options, adopted })
       await announce(run) // the session: from here on the janitor knows of us
-      return await withEngine(run, adopted, async (engine) => {
+      return await withEngine(run, adopted, async (engine, rebuilt) => {
         const tree = await saveTree(run, engine, view) // 1. every file and tree node is in a pack
         await flushEngine(engine) //                      2. every pack durable, then listed in an index run
         const refs = await saveRefs(run, engine, tree) // 3. what the snapshot references, for the janitor
         await flushEngine(engine)
         throwIfCancelled(options.signal)
-        const problems = [...tree.problems, ...(await view.end())]
-        const snapshot = await commit(run, engine, view, { ...tree, problems, refs: refs.ids }) // 4. the promise
-        await keepCache(run, engine, tree, { ...refs, roots: view.rootCounts() }, snapshot)
-        return summaryOf(run, engine, { tree, problems, adopted, started })
+        const problems = [...tree.problems, ...(await end())]
+        const saved = { ...tree, problems, refs: refs.ids }
+        const snapshot = await commit(run, engine, view, saved) // 4. the promise
+        const roots = view.rootCounts()
+        const warnings = await tidyUp(run, given.store, engine, { tree, refs, roots, snapshot, spent })
+        return summaryOf(run, engine, { tree, problems, adopted, rebuilt, started, warnings })
       })
     } finally {
-      await view.end()
+      await end()
     }
   } finally {
     unlockSource(lock)
@@ -188,6 +190,7 @@ async function announce(run: BackupRun): Promise<void> {
     generation: plan.full?.generation ?? packSet,
     packSet,
     parent: plan.parent?.id ?? null,
+    epoch: currentEpoch(run.keys).epoch,
     begun: formatTime(run.begun),
     snapshot: snapshotName(domain.id, source.name, id),
   }
@@ -199,12 +202,14 @@ async function announce(run: BackupRun): Promise<void> {
 async function withEngine<T>(
   run: BackupRun,
   adopted: Adopted | undefined,
-  body: (engine: Engine) => Promise<T>,
+  body: (engine: Engine, rebuilt: readonly RebuiltSet[]) => Promise<T>,
 ): Promise<T> {
   const { store, keys, host, plan, options, access } = run
   const lineage: LineageSet[] = [...plan.lineage]
   if (adopted !== undefined) lineage.push(adopted)
-  let index: SharedIndex = await openLineage(access.store, access.config.repository, keys, host, lineage)
+  const place = { store: access.store, repository: access.config.repository, keys, host }
+  const { index: opened, rebuilt } = await openLineage(place, lineage)
+  let index: SharedIndex = opened
   const sessionFolder = emptySubFolder(host, `session-${run.source.name}`)
   if (adopted !== undefined && adopted.loose.length > 0)
     index = adoptRun(index, buildSessionRun(sessionFolder, adopted.loose))
@@ -222,7 +227,7 @@ async function withEngine<T>(
   })
   try {
     if (adopted !== undefined) engine.runs.pending.push(...adopted.loose)
-    return await body(engine)
+    return await body(engine, rebuilt)
   } finally {
     await closeEngine(engine)
     emptySubFolder(host, `session-${run.source.name}`)
@@ -243,93 +248,17 @@ function writerKeys(run: BackupRun): WriterKeys {
   }
 }
 
-/** Puts the snapshot: from this moment the backup exists. */
-async function commit(
-  run: BackupRun,
-  engine: Engine,
-  view: SourceView,
-  saved: SavedTree & { refs: readonly string[] },
-): Promise<StoredSnapshot | undefined> {
-  if (run.options.dryRun) return undefined
-  const { access, domain, source, plan, id } = run
-  const name = snapshotName(domain.id, source.name, id)
-  const place = { kind: 'snapshot', repository: access.config.repository, name } as const
-  const own = lineageSet(engine.runs)
-  const problems = saved.problems.slice(0, SNAPSHOT_LIMITS.errors)
-  const details = sealDetails(run.keys, place, {
-    host: run.options.hostName,
-    paths: view.roots,
-    excludes: view.excludes,
-    ...view.owners(),
-    errors: problems.map(({ path, what }) => ({ path, what })),
-  })
-  const payload: Snapshot = {
-    type: 'snapshot',
-    version: 1,
-    id,
-    source: source.name,
-    sourceKind: source.kind,
-    kind: plan.kind,
-    generation: plan.full?.generation ?? run.packSet,
-    packSet: run.packSet,
-    full: plan.full?.id ?? id,
-    parent: plan.parent?.id ?? null,
-    counter: (plan.head?.counter ?? 0) + 1,
-    previous: plan.head?.sha256 ?? null,
-    begun: formatTime(run.begun),
-    completed: formatTime(run.options.clock.now()),
-    partial: saved.problems.length > 0,
-    lineage: own === undefined ? plan.lineage : [...plan.lineage, own],
-    root: Buffer.from(saved.root).toString('hex'),
-    refs: saved.refs,
-    tags: run.options.tags,
-    totals: { ...saved.totals, problems: saved.problems.length },
-    ...details,
-  }
-  const object = encodeSigned({ ...place, payload }, signingSeedOf(run.keys))
-  await run.store.put(name, object)
-  return { ...payload, domain: domain.id, name, sha256: sha256(object).toString('hex') }
-}
-
-/** After the commit nothing may fail the backup any more: what is kept here only makes the next one faster. */
-async function keepCache(
-  run: BackupRun,
-  engine: Engine,
-  tree: SavedTree,
-  refs: { whole: Uint8Array; depth: number; roots: SourceBefore['roots'] },
-  snapshot: StoredSnapshot | undefined,
-): Promise<void> {
-  const { host, domain, source } = run
-  const { roots } = refs
-  if (snapshot === undefined) {
-    tree.discardCache()
-    return
-  }
-  try {
-    tree.finishCache(treeCachePath(host, domain.id, source.name, snapshot.id), {
-      snapshot: snapshot.id,
-      packs: tree.packIds,
-      refs: refs.whole,
-      refsDepth: refs.depth,
-    })
-    sweepRuns(subFolder(host, 'index'), engine.shared, run.options.clock.now() - INDEX_CACHE_MS)
-    sweepTreeCaches(host, { domain: domain.id, source: source.name }, [snapshot.id, snapshot.full])
-    updateHostState(host, (state) => ({
-      ...state,
-      heads: keepHead(state.heads, snapshot, run.history),
-      roots: { ...state.roots, [`${domain.id}/${source.name}`]: roots },
-    }))
-    await run.store.delete(sessionName(domain.id, source.name, run.id))
-  } catch (error) {
-    // The snapshot is durable. A store that keeps our session, or a disk without room for the cache, costs only time.
-    if (!isFailure(error) && errnoOf(error) === undefined) throw error
-  }
-}
-
 function summaryOf(
   run: BackupRun,
   engine: Engine,
-  done: { tree: SavedTree; problems: readonly FileProblem[]; adopted: Adopted | undefined; started: number },
+  done: {
+    tree: SavedTree
+    problems: readonly FileProblem[]
+    adopted: Adopted | undefined
+    rebuilt: readonly RebuiltSet[]
+    started: number
+    warnings: readonly string[]
+  },
 ): BackupSummary {
   return {
     source: run.source.name,
@@ -338,16 +267,13 @@ function summaryOf(
     because: run.plan.because,
     parent: run.plan.parent?.id,
     adoptedPacks: done.adopted === undefined ? 0 : done.adopted.packs + done.adopted.loose.length,
+    rebuilt: done.rebuilt,
     problems: done.problems,
+    warnings: done.warnings,
     totals: done.tree.totals,
     bytesStored: engine.runs.bytes - (done.adopted === undefined ? 0 : adoptedBytes(done.adopted)),
     seconds: (run.options.clock.elapsed() - done.started) / 1000,
   }
-}
-
-function signingSeedOf(keys: DomainKeys): Buffer {
-  if (keys.signingSeed !== undefined) return keys.signingSeed
-  throw new Failure('key.missing', `Cannot write to domain ${keys.domain}: this credential signs nothing`)
 }
 
 function throwIfCancelled(signal: AbortSignal | undefined): void {

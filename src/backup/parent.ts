@@ -2,7 +2,7 @@
  * From the wanted kind to what the backup may build on: pure rules of full, differential and incremental
  * (docs/format.md section 8). Readable as the table of the design: what it reads, references and needs.
  */
-import type { LineageSet, SnapshotKind } from '../format/snapshot.ts'
+import { SNAPSHOT_LIMITS, type LineageSet, type SnapshotKind } from '../format/snapshot.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 
 export type WantedKind = SnapshotKind | 'auto'
@@ -48,6 +48,12 @@ export function planBackup(wanted: WantedKind, history: readonly StoredSnapshot[
   }
   if (wanted === 'auto' && isGenerationOld(ordered, full))
     return { kind: 'full', ...none, because: undefined }
+  if (wanted !== 'differential' && head.lineage.length + 1 > SNAPSHOT_LIMITS.lineage)
+    return {
+      kind: 'full',
+      ...none,
+      because: `its lineage has ${head.lineage.length} pack sets, the most there may be`,
+    }
   if (wanted === 'differential')
     return { kind: 'differential', parent: full, full, lineage: full.lineage, head, because: undefined }
   return { kind: 'incremental', parent: head, full, lineage: head.lineage, head, because: undefined }

@@ -1,6 +1,7 @@
 /** The first half of a backup: the walk of the source into tree and packs, beside it the new tree cache. */
 import { join } from 'node:path'
 import { renameSync } from 'node:fs'
+import { errnoOf } from '../base/failure.ts'
 import { randomHex } from '../base/random.ts'
 import { requireIdKey } from '../repo/keys.ts'
 import { removeFile, subFolder, treeCachePath } from '../repo/host-folder.ts'
@@ -12,6 +13,7 @@ import {
   openTreeCache,
   type CacheReader,
   type CacheTrailer,
+  type CacheWriter,
 } from '../repo/tree-cache.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import type { SourceView } from '../sources/source.ts'
@@ -40,7 +42,11 @@ export async function saveTree(run: BackupRun, engine: Engine, view: SourceView)
   const idKey = requireIdKey(keys)
   const parent = plan.parent && openParent(run, engine, plan.parent.id)
   const temporary = join(subFolder(host, 'trees'), `${source.name}.${randomHex(8)}.tmp`)
-  const cache = createTreeCache(temporary, idKey)
+  const { cache, failure } = beginCache(temporary, idKey)
+  const discard = (): void => {
+    if (cache !== undefined) abandonTreeCache(cache)
+    removeFile(temporary)
+  }
   const marks: Marks = []
   const tree = newTreeSaver({
     saver: engine.saver,
@@ -68,20 +74,31 @@ export async function saveTree(run: BackupRun, engine: Engine, view: SourceView)
       packIds: packIds(engine),
       parentRefs: parent && { whole: parent.reader.trailer.refs, depth: parent.reader.trailer.refsDepth },
       finishCache: (path, trailer) => {
-        finishTreeCache(cache, trailer)
-        renameSync(temporary, path)
+        if (cache === undefined) throw failure
+        try {
+          finishTreeCache(cache, trailer)
+          renameSync(temporary, path)
+        } finally {
+          removeFile(temporary)
+        }
       },
-      discardCache: () => {
-        abandonTreeCache(cache)
-        removeFile(temporary)
-      },
+      discardCache: discard,
     }
   } catch (error) {
-    abandonTreeCache(cache)
-    removeFile(temporary)
+    discard()
     throw error
   } finally {
     if (parent !== undefined) closeTreeCache(parent.reader)
+  }
+}
+
+/** A backup works without a cache; that there will be none is said after the commit. */
+function beginCache(path: string, idKey: Uint8Array): { cache: CacheWriter | undefined; failure: unknown } {
+  try {
+    return { cache: createTreeCache(path, idKey), failure: undefined }
+  } catch (failure) {
+    if (errnoOf(failure) === undefined) throw failure
+    return { cache: undefined, failure }
   }
 }
 

@@ -1,4 +1,5 @@
 /** From the command line of `backup` to the sources it means: the configured ones, a list of paths, a pipe. */
+import { SNAPSHOT_LIMITS } from '../format/snapshot.ts'
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { Readable } from 'node:stream'
@@ -123,8 +124,26 @@ function inputOf(
   config: FilesSourceConfig | undefined,
   input: InputOf<'backup'>,
 ): BackupInput {
-  const tags = [...new Set([...(config?.tags ?? []), ...input.tag])]
+  const tags = checkTags([...new Set([...(config?.tags ?? []), ...input.tag])])
   return { source, tags, hooks: input.dryRun ? undefined : config?.hooks }
+}
+
+/** Fails before anything is read: what a snapshot cannot hold must not be asked for. */
+function checkTags(tags: string[]): string[] {
+  const bad = tags.find((tag) => !/^[^,\s\p{Cc}]{1,128}$/u.test(tag))
+  if (bad !== undefined) {
+    const must = 'must be one word of at most 128 characters without commas'
+    throw new Failure(
+      'usage.invalid',
+      `Cannot tag the snapshot ${JSON.stringify(bad.slice(0, 40))}: a tag ${must}`,
+    )
+  }
+  if (tags.length > SNAPSHOT_LIMITS.tags)
+    throw new Failure(
+      'usage.invalid',
+      `Cannot give ${tags.length} tags: a snapshot takes ${SNAPSHOT_LIMITS.tags}`,
+    )
+  return tags
 }
 
 /** Raw absolute paths; relative ones start where the command was started. */

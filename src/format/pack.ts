@@ -27,6 +27,8 @@ export const FRAME_PLAIN_BYTES_MAX = 64 * 1024 * 1024
 const FRAME_OVERHEAD_BYTES_MAX = 1024
 const CHUNK_RECORD_BYTES = 36
 const SALT_BYTES = 16
+/** A piece fits the processor's cache, and malloc hands out the same memory again. */
+const SCAN_BYTES = 128 * 1024
 /** A chunk of its own frame may close the frame of small chunks before it. */
 const FRAMES_AHEAD = 2
 const HEADER_INFO = 'backstock/1 pack header'
@@ -321,6 +323,34 @@ export function openFrame(opener: FrameOpener, number: number, stored: Uint8Arra
   const body = openGcm(opener.key, frameNonce(number), opener.aad, stored)
   if (body === undefined) throw corrupt(what, `has a damaged frame ${number}`)
   return body
+}
+
+/**
+ * openFrame() without the body in memory: `take` gets it in pieces, each only until it returns, before anyone
+ * knows whether they are right. false: they are not, forget them.
+ */
+export function scanFrame(
+  opener: FrameOpener,
+  number: number,
+  stored: Uint8Array,
+  take: (piece: Buffer) => void,
+): boolean {
+  const { header } = opener
+  const bodyBytes = stored.length - TAG_BYTES
+  if (bodyBytes < 0) return false
+  const codec = header.frameCodec[number] ?? 0
+  setFrameAad(opener.aad, header.frameClass[number] ?? 0, codec, number, header.framePlain[number] ?? 0)
+  const decipher = createDecipheriv('aes-256-gcm', opener.key, frameNonce(number))
+  decipher.setAAD(opener.aad)
+  decipher.setAuthTag(stored.subarray(bodyBytes))
+  for (let at = 0; at < bodyBytes; at += SCAN_BYTES)
+    take(decipher.update(stored.subarray(at, Math.min(bodyBytes, at + SCAN_BYTES))))
+  try {
+    decipher.final()
+  } catch {
+    return false // a wrong tag, the only way that final() fails
+  }
+  return true
 }
 
 function openGcm(

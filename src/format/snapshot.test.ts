@@ -52,6 +52,7 @@ const session = {
   generation: packSet,
   packSet,
   parent: null,
+  epoch: 1,
   begun: full.begun,
   snapshot: snapshotName('0123456789abcdef', 'media', id),
 }

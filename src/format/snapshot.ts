@@ -86,6 +86,8 @@ export interface Session {
   readonly generation: string
   readonly packSet: string
   readonly parent: string | null
+  /** Key epoch that its packs are sealed to. */
+  readonly epoch: number
   readonly begun: string
   /** Name of the snapshot object it may commit. */
   readonly snapshot: string
@@ -160,6 +162,7 @@ const sessionShape: z.ZodType<Session> = z.looseObject({
   generation: packSet,
   packSet,
   parent: id.nullable(),
+  epoch: z.int().min(1).max(0xffff_ffff),
   begun: time,
   snapshot: z.string().max(512),
 })

@@ -3,7 +3,6 @@
  * raised by a test. Lists are bounded; what is left out is counted. Not here: how anything is found.
  */
 import { displayName } from '../base/file-entry.ts'
-import { isFailure, type Failure } from '../base/failure.ts'
 
 export type Severity = 'error' | 'warning' | 'info'
 
@@ -127,16 +126,4 @@ export function addHurtFile(finding: Finding, snapshot: string, rawPath: string,
 export function addHurtSnapshot(finding: Finding, snapshot: string): void {
   if (finding.snapshots.at(-1) !== snapshot && !finding.snapshots.includes(snapshot))
     finding.snapshots.push(snapshot)
-}
-
-/** Errors of one object, not of the whole store: a bad sector, a file nobody may read. */
-const OBJECT_ERRNOS = new Set(['EIO', 'EUCLEAN', 'EACCES', 'ELOOP'])
-
-/** Whether a failure says that an object is missing or wrong. All others end the check. */
-export function isDamage(error: unknown): error is Failure {
-  if (!isFailure(error)) return false
-  if (error.code === 'storage.missing' || error.code === 'storage.short') return true
-  const { errno } = error.facts
-  if (typeof errno === 'string' && OBJECT_ERRNOS.has(errno)) return true
-  return ['repo.corrupt', 'repo.forged', 'repo.foreign', 'repo.newer', 'repo.older'].includes(error.code)
 }

@@ -5,15 +5,9 @@
 import { describeError, type Failure } from '../base/failure.ts'
 import { decodeExtentNode, decodeListNode, extentsBytes, type Extents } from '../format/content.ts'
 import { decodeNode, type TreeEntry } from '../format/tree.ts'
+import { isDamage } from '../repo/damage.ts'
 import { readChunk, rootNode } from '../repo/tree-reader.ts'
-import {
-  addFinding,
-  addHurtFile,
-  isDamage,
-  type Finding,
-  type FindingCode,
-  type Findings,
-} from './check-findings.ts'
+import { addFinding, addHurtFile, type Finding, type FindingCode, type Findings } from './check-findings.ts'
 import { failureCode, isLost, loseChunk } from './check-packs.ts'
 import type { PackState } from './check-runs.ts'
 import { decodedContent, findChunk, type CheckedTree, type Counts } from './check-tree.ts'
@@ -161,7 +155,8 @@ export function blamePack(findings: Findings, pack: PackState, number: number, f
 }
 
 function unlisted(hurt: Hurt, code: FindingCode): Finding {
-  return ownFinding(hurt, code, 'references chunks that no index run of its lineage lists')
+  const { lostRun } = hurt.tree
+  return lostRun ?? ownFinding(hurt, code, 'references chunks that no index run of its lineage lists')
 }
 
 function ownFinding(hurt: Hurt, code: FindingCode, is: string): Finding {

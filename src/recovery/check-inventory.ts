@@ -5,9 +5,10 @@
 import { Failure } from '../base/failure.ts'
 import { bundleName, configName, configNumber, parseConfig, type Config } from '../format/config.ts'
 import { decodeSigned, verifySigned } from '../format/signed.ts'
+import { isDamage } from '../repo/damage.ts'
 import { domainKeys, type Access, type DomainKeys } from '../repo/keys.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { addFinding, isDamage, type Findings } from './check-findings.ts'
+import { addFinding, type Findings } from './check-findings.ts'
 
 /** Names of unknown objects that a finding quotes. */
 const QUOTED_MAX = 10

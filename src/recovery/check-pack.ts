@@ -6,30 +6,25 @@
 import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 import { corrupt } from '../base/bytes.ts'
 import { Failure } from '../base/failure.ts'
+import { noteGarbage } from '../base/garbage.ts'
 import {
   CHUNK_ID_BYTES,
-  decodeFooter,
-  FOOTER_BYTES,
+  CODECS,
   newFrameOpener,
   openFrame,
-  openHeader,
   openPackKey,
+  scanFrame,
   type FrameOpener,
   type PackFooter,
   type PackHeader,
   type PackKind,
 } from '../format/pack.ts'
 import { decompress } from '../repo/compress.ts'
+import { openPackTail, readPackTail, type PackOwner, type PackTail } from '../repo/pack-tail.ts'
 import type { BlobStore } from '../storage/store.ts'
 
-/** One read that holds the footer and, nearly always, the header. */
-const TAIL_BYTES = 32 * 1024
-
 /** What checking needs of a domain, as far as the credential reaches. Can be posted to a thread. */
-export interface PackKeys {
-  readonly repository: string
-  readonly domain: string
-  readonly indexKey: Uint8Array
+export interface PackKeys extends PackOwner {
   readonly idKey: Uint8Array | undefined
   readonly epochs: readonly {
     readonly epoch: number
@@ -95,20 +90,8 @@ export async function checkPackTail(store: BlobStore, keys: PackKeys, claim: Pac
 }
 
 /** The header of a pack. Fails: storage.*, repo.corrupt, repo.foreign, repo.newer. */
-export async function readPackHeader(
-  store: BlobStore,
-  keys: PackKeys,
-  claim: PackClaim,
-): Promise<{ footer: PackFooter; header: PackHeader }> {
-  const { name, bytes } = claim
-  const tailBytes = Math.min(bytes, TAIL_BYTES)
-  let tail = await store.get(name, { offset: bytes - tailBytes, length: tailBytes })
-  const footer = checkedFooter(keys, claim, tail)
-  const needed = bytes - footer.dataBytes
-  if (needed > tail.length) tail = await store.get(name, { offset: footer.dataBytes, length: needed })
-  const at = tail.length - needed
-  const header = openHeader(footer, tail.subarray(at, at + footer.headerBytes), keys.indexKey, name)
-  return { footer, header }
+export async function readPackHeader(store: BlobStore, keys: PackKeys, claim: PackClaim): Promise<PackTail> {
+  return ofKnownEpoch(keys, claim, await readPackTail(store, keys, claim))
 }
 
 /**
@@ -117,9 +100,7 @@ export async function readPackHeader(
  */
 export function checkPackBytes(keys: PackKeys, claim: PackClaim, bytes: Uint8Array): PackResult {
   const isNamedRight = hash('sha256', bytes, 'hex') === claim.id
-  const footer = checkedFooter(keys, claim, bytes)
-  const sealed = bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes)
-  const header = openHeader(footer, sealed, keys.indexKey, claim.name)
+  const { footer, header } = ofKnownEpoch(keys, claim, openPackTail(keys, claim, bytes))
   const result = { ...NOTHING, failure: undefined, isNamedRight, ...headerResult(footer, header) }
   const epoch = keys.epochs.find((each) => each.epoch === footer.epoch)
   const half = claim.kind === 'refs' ? epoch?.metaPrivate : epoch?.dataPrivate
@@ -128,17 +109,9 @@ export function checkPackBytes(keys: PackKeys, claim: PackClaim, bytes: Uint8Arr
   return { ...result, isOpened: true, ...openAllFrames(opener, keys.idKey, claim.name, bytes) }
 }
 
-function checkedFooter(keys: PackKeys, claim: PackClaim, tail: Uint8Array): PackFooter {
-  const { name } = claim
-  const footer = decodeFooter(tail, name)
-  if (footer.repository.toString('hex') !== keys.repository || footer.domain.toString('hex') !== claim.domain)
-    throw new Failure('repo.foreign', `Cannot use ${name}: it belongs to another repository or domain`)
-  if (footer.kind !== claim.kind) throw corrupt(name, `is a ${footer.kind} pack (must be ${claim.kind})`)
-  if (!keys.epochs.some((each) => each.epoch === footer.epoch))
-    throw corrupt(name, `is sealed to epoch ${footer.epoch}, which the config does not list`)
-  if (footer.dataBytes + footer.headerBytes + FOOTER_BYTES > claim.bytes)
-    throw corrupt(name, 'has a footer that does not fit its length')
-  return footer
+function ofKnownEpoch(keys: PackKeys, { name }: PackClaim, tail: PackTail): PackTail {
+  if (keys.epochs.some((each) => each.epoch === tail.footer.epoch)) return tail
+  throw corrupt(name, `is sealed to epoch ${tail.footer.epoch}, which the config does not list`)
 }
 
 function headerResult(
@@ -186,17 +159,52 @@ function openAllFrames(
   for (let frame = 0, chunk = 0; frame < footer.frameCount; frame++) {
     const offset = header.frameOffset[frame] ?? 0
     const stored = bytes.subarray(offset, offset + (header.frameStored[frame] ?? 0))
-    const plain = openOneFrame(opener, frame, stored, name)
-    let isBad = plain === undefined
-    for (; chunk < footer.chunkCount && header.chunkFrame[chunk] === frame; chunk++) {
-      if (plain !== undefined && (idKey === undefined || isChunkRight(header, chunk, plain, idKey))) continue
+    const first = chunk
+    while (chunk < footer.chunkCount && header.chunkFrame[chunk] === frame) chunk++
+    const isRight = frameJudge(opener, frame, { name, stored, idKey, isSingle: chunk === first + 1 })
+    let isBad = false
+    for (let number = first; number < chunk; number++) {
+      if (isRight(number)) continue
       isBad = true
       badChunks ??= new Uint8Array((footer.chunkCount + 7) >> 3)
-      badChunks[chunk >> 3] = (badChunks[chunk >> 3] ?? 0) | (1 << (chunk & 7))
+      badChunks[number >> 3] = (badChunks[number >> 3] ?? 0) | (1 << (number & 7))
     }
     if (isBad) badFrames++
   }
   return { badFrames, badChunks }
+}
+
+/** Opens a frame and returns what tells whether a chunk of it is right. */
+function frameJudge(
+  opener: FrameOpener,
+  frame: number,
+  of: {
+    readonly name: string
+    readonly stored: Uint8Array
+    readonly idKey: KeyObject | undefined
+    readonly isSingle: boolean
+  },
+): (chunk: number) => boolean {
+  const { name, stored, idKey, isSingle } = of
+  const { header } = opener
+  if (isSingle && idKey !== undefined && header.frameCodec[frame] === CODECS.raw)
+    return (chunk) => isRawChunkRight(opener, chunk, stored, idKey)
+  const plain = openOneFrame(opener, frame, stored, name)
+  return (chunk) => plain !== undefined && (idKey === undefined || isChunkRight(header, chunk, plain, idKey))
+}
+
+/** For a chunk that is its frame's body: most bytes of a shop are such, and need not be kept for this. */
+function isRawChunkRight(opener: FrameOpener, chunk: number, stored: Uint8Array, idKey: KeyObject): boolean {
+  const { header } = opener
+  const frame = header.chunkFrame[chunk] ?? 0
+  const id = createHmac('sha256', idKey)
+  let bytes = 0
+  const isSealed = scanFrame(opener, frame, stored, (piece) => {
+    id.update(piece)
+    bytes += piece.length
+    noteGarbage(piece.length)
+  })
+  return isSealed && bytes === header.framePlain[frame] && isIdOf(header, chunk, id.digest())
 }
 
 /** undefined for a frame that does not open; what is wrong with its bytes makes no difference to anyone. */
@@ -209,7 +217,10 @@ function openOneFrame(
   const { header } = opener
   try {
     const body = openFrame(opener, frame, stored, name)
-    return decompress(header.frameCodec[frame] ?? 0, body, header.framePlain[frame] ?? 0, name)
+    const codec = header.frameCodec[frame] ?? CODECS.raw
+    const plainBytes = header.framePlain[frame] ?? 0
+    noteGarbage(body.length + (codec === CODECS.raw ? 0 : plainBytes)) // a raw body is the plaintext itself
+    return decompress(codec, body, plainBytes, name)
   } catch (error) {
     if (error instanceof Failure) return undefined
     throw error
@@ -219,6 +230,9 @@ function openOneFrame(
 function isChunkRight(header: PackHeader, chunk: number, plain: Uint8Array, idKey: KeyObject): boolean {
   const start = header.chunkOffset[chunk] ?? 0
   const bytes = plain.subarray(start, start + (header.chunkBytes[chunk] ?? 0))
-  const id = createHmac('sha256', idKey).update(bytes).digest()
+  return isIdOf(header, chunk, createHmac('sha256', idKey).update(bytes).digest())
+}
+
+function isIdOf(header: PackHeader, chunk: number, id: Buffer): boolean {
   return id.compare(header.chunkIds, chunk * CHUNK_ID_BYTES, (chunk + 1) * CHUNK_ID_BYTES) === 0
 }

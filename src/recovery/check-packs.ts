@@ -4,13 +4,14 @@
  * files.
  */
 import type { Clock } from '../base/clock.ts'
+import { mapConcurrent } from '../base/concurrent.ts'
 import { describeError, Failure } from '../base/failure.ts'
 import { CHUNK_ID_BYTES } from '../format/pack.ts'
+import { isDamage } from '../repo/damage.ts'
 import { readHostState, updateHostState, type HostFolder, type HostState } from '../repo/host-folder.ts'
 import type { DomainKeys } from '../repo/keys.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { mapConcurrent } from './check-concurrent.ts'
-import { addFinding, isDamage, type Finding, type FindingCode, type Findings } from './check-findings.ts'
+import { addFinding, type Finding, type FindingCode, type Findings } from './check-findings.ts'
 import type { Inventory } from './check-inventory.ts'
 import {
   checkPackTail,
@@ -113,7 +114,8 @@ export function packKeys(repository: string, domain: DomainKeys): PackKeys {
     dataPrivate,
     metaPrivate,
   }))
-  return { repository, domain: domain.domain, indexKey: domain.indexKey, idKey: domain.idKey, epochs }
+  const { domain: id, indexKey, idKey } = domain
+  return { repository: Buffer.from(repository, 'hex'), domain: id, indexKey, idKey, epochs }
 }
 
 async function checkTail(

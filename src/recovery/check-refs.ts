@@ -7,11 +7,12 @@ import { CHUNK_ID_BYTES, newFrameOpener, openFrame, openPackKey, type PackHeader
 import { decodeRefs, xorRefs, type RefsMap } from '../format/refs.ts'
 import { lookupChunk, packInRuns, type ChunkIndex } from '../repo/chunk-index.ts'
 import { decompress } from '../repo/compress.ts'
+import { isDamage } from '../repo/damage.ts'
 import { epochPrivateKey, type DomainKeys } from '../repo/keys.ts'
 import { packName } from '../repo/names.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { addFinding, addHurtSnapshot, isDamage, type Findings } from './check-findings.ts'
+import { addFinding, addHurtSnapshot, type Finding, type Findings } from './check-findings.ts'
 import { blamePack } from './check-hurt.ts'
 import { readPackHeader, type PackKeys } from './check-pack.ts'
 import { eachBit, isLost, packKeys } from './check-packs.ts'
@@ -261,7 +262,12 @@ function newIdReader(reader: RefsReader): (place: Place) => Promise<string | und
 }
 
 /** For who cannot read trees: whether the record names chunks that are lost, and packs that exist. */
-export function checkRefsAlone(reader: RefsReader, snapshot: StoredSnapshot, refs: RefsMap): void {
+export function checkRefsAlone(
+  reader: RefsReader,
+  snapshot: StoredSnapshot,
+  refs: RefsMap,
+  lostRun: Finding | undefined,
+): void {
   let strangers = 0
   for (const [id, bits] of refs) {
     const pack = reader.byId.get(id)
@@ -275,6 +281,10 @@ export function checkRefsAlone(reader: RefsReader, snapshot: StoredSnapshot, ref
     if (hits) addHurtSnapshot(damage.finding, snapshot.id)
   }
   if (strangers === 0) return
+  if (lostRun !== undefined) {
+    addHurtSnapshot(lostRun, snapshot.id)
+    return
+  }
   const message = `The refs record of ${snapshot.name} keeps ${strangers} packs that no run lists`
   addFinding(reader.findings, 'refs.surplus', message, { object: snapshot.name, snapshots: [snapshot.id] })
 }

@@ -15,11 +15,15 @@ import {
   type ExpectedIndexRun,
 } from '../format/index-run.ts'
 import { sha256 } from '../format/seal.ts'
+import type { LineageSet } from '../format/snapshot.ts'
+import { isDamage } from '../repo/damage.ts'
+import { subFolder, type HostFolder } from '../repo/host-folder.ts'
 import type { DomainKeys } from '../repo/keys.ts'
 import { packName, runName } from '../repo/names.ts'
+import { newPackCensus, rebuildSet, type PackCensus, type RebuiltSet } from '../repo/rebuild.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { addFinding, addHurtFile, isDamage, type Finding, type Findings } from './check-findings.ts'
+import { addFinding, type Finding, type Findings } from './check-findings.ts'
 import { addToSum, type ChunkSum, type PackClaim } from './check-pack.ts'
 import type { Inventory } from './check-inventory.ts'
 import { throwIfCancelled } from './check-threads.ts'
@@ -55,11 +59,15 @@ export interface CheckedRun {
   readonly name: string
   readonly domain: string
   readonly packSet: string
+  /** As its snapshot lists it. */
+  readonly set: LineageSet
   readonly n: number
   readonly sha256: string
   readonly snapshots: StoredSnapshot[]
   /** What is wrong with it. */
   finding: Finding | undefined
+  /** What takes its place, if it is lost. */
+  rebuilt: RebuiltSet | undefined
 }
 
 export interface CheckedRuns {
@@ -67,23 +75,33 @@ export interface CheckedRuns {
   readonly runs: ReadonlyMap<string, CheckedRun>
   /** By object name. */
   readonly packs: Map<string, PackState>
+  /** By domain: which runs are lost, and what was made from packs in their place. */
+  readonly censuses: ReadonlyMap<string, PackCensus>
   entries: number
 }
 
-/** Reads every run that a snapshot names. Fails: storage.* that ends the check, cancelled. */
+export interface RunsContext {
+  readonly store: BlobStore
+  readonly repository: string
+  /** Those that can be looked into. */
+  readonly domains: ReadonlyMap<string, DomainKeys>
+  readonly inventory: Inventory
+  readonly host: HostFolder
+  readonly signal: AbortSignal | undefined
+}
+
+/**
+ * Reads every run that a snapshot names; what lost ones listed is taken from the packs. Fails: storage.* that
+ * ends the check, cancelled.
+ */
 export async function checkRuns(
   findings: Findings,
-  context: {
-    readonly store: BlobStore
-    readonly repository: string
-    /** Those that can be looked into. */
-    readonly domains: ReadonlyMap<string, DomainKeys>
-    readonly signal: AbortSignal | undefined
-  },
+  context: RunsContext,
   snapshots: readonly StoredSnapshot[],
 ): Promise<CheckedRuns> {
   const { store, repository, domains, signal } = context
-  const checked: CheckedRuns = { runs: runsOf(snapshots), packs: new Map(), entries: 0 }
+  const censuses = new Map([...domains].map(([id, keys]) => [id, censusOf(context, keys)]))
+  const checked: CheckedRuns = { runs: runsOf(snapshots), packs: new Map(), censuses, entries: 0 }
   for (const run of checked.runs.values()) {
     throwIfCancelled(signal)
     const domain = domains.get(run.domain)
@@ -93,24 +111,81 @@ export async function checkRuns(
     } catch (error) {
       if (!isDamage(error)) throw error
       const code = error.code === 'storage.missing' ? 'run.missing' : 'run.corrupt'
-      const message = `${error.message}; without it the packs of pack set ${run.packSet} cannot be found`
-      run.finding = addFinding(findings, code, message, { object: run.name })
-      for (const { id } of run.snapshots) addHurtFile(run.finding, id, '/', true)
+      run.finding = addFinding(findings, code, error.message, { object: run.name })
+      censuses.get(run.domain)?.lost.add(run.sha256)
     }
   }
+  for (const run of checked.runs.values())
+    if (run.finding !== undefined) await rebuildRun(checked, context.host, run, run.finding)
   return checked
+}
+
+function censusOf({ store, repository, inventory }: RunsContext, keys: DomainKeys): PackCensus {
+  const { domain, indexKey } = keys
+  const own = [...inventory.packs].filter(([name]) => name.startsWith(`d/${domain}/`))
+  const packs = own.map(([name, bytes]) => ({ name, bytes }))
+  return newPackCensus(store, { repository: Buffer.from(repository, 'hex'), domain, indexKey }, packs)
+}
+
+/** Finds the packs that a lost run listed, and says in its finding how far that goes. */
+async function rebuildRun(
+  checked: CheckedRuns,
+  host: HostFolder,
+  run: CheckedRun,
+  finding: Finding,
+): Promise<void> {
+  const census = checked.censuses.get(run.domain)
+  if (census === undefined) return
+  const rebuilt = await rebuildSet(census, subFolder(host, 'index'), run.set, () => listedBytes(checked, run))
+  run.rebuilt = rebuilt
+  const { packs, packsExpected } = rebuilt
+  const lost = packsExpected - packs.length
+  const but = lost > 0 ? `, of ${packsExpected}: what the others hold cannot be found` : ''
+  finding.message += `; its index was made again from ${packs.length} packs of pack set ${run.packSet}${but}`
+  for (const pack of packs) {
+    const kind = kindOf(pack.kind)
+    const name = packName(run.domain, kind, pack.id)
+    if (checked.packs.has(name)) continue
+    const { domain, packSet } = run
+    checked.packs.set(name, { ...pack, name, domain, packSet, kind, listings: [], damage: undefined })
+    checked.entries += pack.chunks
+  }
+}
+
+/** What the sound runs of the same pack set list. */
+function listedBytes(checked: CheckedRuns, run: CheckedRun): Map<string, number> {
+  const listed = new Map<string, number>()
+  for (const { domain, packSet, listings, id, bytes } of checked.packs.values())
+    if (domain === run.domain && packSet === run.packSet && listings.length > 0) listed.set(id, bytes)
+  return listed
+}
+
+/** Whether all packs that lost runs listed were found. */
+export function isIndexWhole(checked: CheckedRuns): boolean {
+  return [...checked.runs.values()].every((run) => run.finding === undefined || run.rebuilt?.isWhole === true)
 }
 
 function runsOf(snapshots: readonly StoredSnapshot[]): Map<string, CheckedRun> {
   const runs = new Map<string, CheckedRun>()
   for (const snapshot of snapshots)
-    for (const { packSet, runs: named } of snapshot.lineage)
-      for (const { n, sha256: hash } of named) {
+    for (const set of snapshot.lineage)
+      for (const { n, sha256: hash } of set.runs) {
+        const { packSet } = set
         const name = runName(snapshot.domain, packSet, n)
         const key = `${name} ${hash}`
         let run = runs.get(key)
         if (run === undefined) {
-          run = { name, domain: snapshot.domain, packSet, n, sha256: hash, snapshots: [], finding: undefined }
+          run = {
+            name,
+            domain: snapshot.domain,
+            packSet,
+            set,
+            n,
+            sha256: hash,
+            snapshots: [],
+            finding: undefined,
+            rebuilt: undefined,
+          }
           runs.set(key, run)
         }
         run.snapshots.push(snapshot)
@@ -118,12 +193,15 @@ function runsOf(snapshots: readonly StoredSnapshot[]): Map<string, CheckedRun> {
   return runs
 }
 
-/** A run of the lineage that cannot be used, if there is one: then nothing of the snapshot can be read. */
-export function badRunOf(checked: CheckedRuns, snapshot: StoredSnapshot): CheckedRun | undefined {
+/**
+ * What is to blame for chunks that no index knows: a lost run of the lineage, some packs of which are lost
+ * too.
+ */
+export function lostRunOf(checked: CheckedRuns, snapshot: StoredSnapshot): Finding | undefined {
   for (const { packSet, runs } of snapshot.lineage)
     for (const { n, sha256: hash } of runs) {
       const run = checked.runs.get(`${runName(snapshot.domain, packSet, n)} ${hash}`)
-      if (run?.finding !== undefined) return run
+      if (run?.rebuilt?.isWhole === false) return run.finding
     }
   return undefined
 }
@@ -222,8 +300,8 @@ export function checkUnlisted(
   const runs = [...inventory.runs.keys()].filter((name) => !named.has(name))
   if (runs.length > 0)
     addFinding(findings, 'run.unlisted', `${runs.length} index runs belong to no snapshot: ${LEFTOVERS}`)
-  // A pack of a run that could not be read is not known to be a leftover.
-  if ([...checked.runs.values()].some((run) => run.finding !== undefined)) return
+  // A pack of a lost run whose end is damaged is not known to be a leftover.
+  if (!isIndexWhole(checked)) return
   let [count, bytes] = [0, 0]
   for (const [name, size] of inventory.packs) {
     if (checked.packs.has(name) || !domains.has(name.split('/')[1] ?? '')) continue

@@ -3,15 +3,17 @@
  * section 8). Not here: whether what a snapshot promises is there.
  */
 import { parseTime } from '../base/clock.ts'
+import { mapConcurrent } from '../base/concurrent.ts'
 import type { Failure } from '../base/failure.ts'
 import type { Config } from '../format/config.ts'
 import type { LineageSet } from '../format/snapshot.ts'
+import { isDamage } from '../repo/damage.ts'
+import { hiddenHeads, type HiddenHead } from '../repo/heads.ts'
 import type { HostState } from '../repo/host-folder.ts'
 import { findDomain } from '../repo/keys.ts'
 import { readSnapshot, type StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { mapConcurrent } from './check-concurrent.ts'
-import { addFinding, isDamage, type FindingCode, type Findings } from './check-findings.ts'
+import { addFinding, type FindingCode, type Findings } from './check-findings.ts'
 
 const READS_MAX = 8
 /** Clocks of hosts may differ by this much before a snapshot counts as one from the future. */
@@ -84,10 +86,9 @@ export function checkStreams(
     checkKinds(findings, stream, new Set(parts.names))
     checkRevoked(findings, stream, parts.config)
   }
-  for (const [key, head] of Object.entries(parts.heads)) {
-    const seen = parts.config.domains.some((domain) => key.startsWith(`${domain.id}/`))
-    if (seen) checkHead(findings, key, head, streams.get(key) ?? [])
-  }
+  const known = new Set(parts.config.domains.map((domain) => domain.id))
+  for (const hidden of hiddenHeads(parts.heads, parts.snapshots))
+    if (known.has(hidden.stream.split('/')[0] ?? '')) reportHidden(findings, hidden)
 }
 
 /** By `<domain>/<source>`. */
@@ -102,26 +103,15 @@ export function streamsOf(snapshots: readonly StoredSnapshot[]): Map<string, Sto
   return streams
 }
 
-/** The store must show what this host has seen. */
-function checkHead(
-  findings: Findings,
-  key: string,
-  head: { readonly counter: number; readonly sha256: string },
-  stream: Stream,
-): void {
-  const source = key.slice(key.indexOf('/') + 1)
-  const same = stream.filter((snapshot) => snapshot.counter === head.counter)
-  if (same.some((snapshot) => snapshot.sha256 === head.sha256)) return
-  const last = stream.at(-1)
+function reportHidden(findings: Findings, { source, counter, instead, newest }: HiddenHead): void {
   const is =
-    same.length > 0
-      ? `snapshot ${head.counter} of "${source}" is another one than this host has seen`
-      : `this host has seen snapshot ${head.counter} of "${source}", the store shows ${
-          last === undefined ? 'none' : `${last.counter} as the latest`
+    instead.length > 0
+      ? `snapshot ${counter} of "${source}" is another one than this host has seen`
+      : `this host has seen snapshot ${counter} of "${source}", the store shows ${
+          newest === 0 ? 'none' : `${newest} as the latest`
         }`
-  if (same.length === 0 && last !== undefined && last.counter > head.counter) return // expired since: a gap
   addFinding(findings, 'stream.hidden', `Someone hid, lost or replaced snapshots: ${is}`, {
-    snapshots: same.map((snapshot) => snapshot.id),
+    snapshots: instead.map((snapshot) => snapshot.id),
   })
 }
 

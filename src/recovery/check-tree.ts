@@ -13,10 +13,11 @@ import {
 } from '../format/content.ts'
 import { decodeNode, type TreeEntry, type TreeNode } from '../format/tree.ts'
 import { lookupChunk, packInRuns } from '../repo/chunk-index.ts'
+import { isDamage } from '../repo/damage.ts'
 import { readChunk, type SnapshotReader } from '../repo/tree-reader.ts'
 import { PACK_KINDS } from '../format/pack.ts'
 import { packName } from '../repo/names.ts'
-import { isDamage } from './check-findings.ts'
+import type { Finding } from './check-findings.ts'
 import type { PackState } from './check-runs.ts'
 
 /** References by pack and chunk number. 4 bytes a chunk of the lineage. */
@@ -31,6 +32,8 @@ export interface TreeTally {
 export interface CheckedTree {
   readonly reader: SnapshotReader
   readonly packs: ReadonlyMap<string, PackState>
+  /** To blame for chunks that no index knows. */
+  readonly lostRun: Finding | undefined
   /** Packs by their number in this snapshot's index. */
   readonly numbers: Map<number, PackState | undefined>
   readonly counts: Counts
@@ -43,13 +46,10 @@ export interface CheckedTree {
 }
 
 export function newCheckedTree(
-  reader: SnapshotReader,
-  packs: ReadonlyMap<string, PackState>,
+  of: Pick<CheckedTree, 'reader' | 'packs' | 'lostRun' | 'tally' | 'onNode'>,
   counts: Counts,
-  tally: TreeTally,
-  onNode: () => void,
 ): CheckedTree {
-  return { reader, packs, numbers: new Map(), counts, tally, isWhole: true, isMiscounted: false, onNode }
+  return { ...of, counts, numbers: new Map(), isWhole: true, isMiscounted: false }
 }
 
 export function copyCounts(counts: Counts): Counts {

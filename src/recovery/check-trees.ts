@@ -21,7 +21,7 @@ import {
   reportRefs,
   type RefsReader,
 } from './check-refs.ts'
-import { badRunOf, type CheckedRuns } from './check-runs.ts'
+import { lostRunOf, type CheckedRuns } from './check-runs.ts'
 import {
   copyCounts,
   countTree,
@@ -93,7 +93,6 @@ async function checkDomain(
   for (const snapshot of snapshots) {
     context.onSnapshot()
     const base = takeBase(bases, snapshot)
-    if (badRunOf(context.checked, snapshot) !== undefined) continue
     if (packs === undefined && !canReadRefs(domain)) {
       blameByLineage(context.checked, snapshot)
       continue
@@ -124,6 +123,8 @@ function blameByLineage(checked: CheckedRuns, snapshot: StoredSnapshot): void {
   const sets = new Set(snapshot.lineage.map((set) => set.packSet))
   for (const pack of checked.packs.values())
     if (pack.damage !== undefined && sets.has(pack.packSet)) addHurtSnapshot(pack.damage.finding, snapshot.id)
+  const lostRun = lostRunOf(checked, snapshot)
+  if (lostRun !== undefined) addHurtSnapshot(lostRun, snapshot.id)
 }
 
 /** Returns the count if it can serve as a base. */
@@ -137,19 +138,24 @@ async function checkSnapshot(
     readonly base: Counted | undefined
   },
 ): Promise<Counts | undefined> {
-  const { access, host, findings } = context
+  const { access, host, findings, checked, tally, onNode } = context
   const { snapshot, refs, packs } = of
-  const shared = await openLineage(access.store, access.config.repository, domain, host, snapshot.lineage)
+  const { repository } = access.config
+  const { store } = access
+  const census = checked.censuses.get(domain.domain)
+  const place = { store, repository, keys: domain, host, ...(census === undefined ? {} : { census }) }
+  const { index: shared, rebuilt } = await openLineage(place, snapshot.lineage)
   const index = attachIndex(shared)
+  const lostRun = lostRunOf(checked, snapshot)
   try {
     const record = await readRefs(refs, index, snapshot)
     if (packs === undefined) {
-      if (record !== undefined) checkRefsAlone(refs, snapshot, record)
+      if (record !== undefined) checkRefsAlone(refs, snapshot, record, lostRun)
       return undefined
     }
-    const reader = { snapshot, keys: packs.keys, index, packs }
+    const reader = { snapshot, keys: packs.keys, index, packs, rebuilt }
     const open = (counts: Counts): CheckedTree =>
-      newCheckedTree(reader, context.checked.packs, counts, context.tally, context.onNode)
+      newCheckedTree({ reader, packs: checked.packs, lostRun, tally, onNode }, counts)
     let tree = await countSnapshot(open, snapshot, of.base)
     if (record !== undefined && tree.isWhole) {
       let difference = compareRefs(refs, record, tree.counts)

@@ -1,41 +1,21 @@
-/** A worker thread that checks whole packs, one after the other (check-threads.ts). */
-import { parentPort, workerData } from 'node:worker_threads'
-import { assert } from '../base/failure.ts'
+/** A worker thread that checks whole packs (check-threads.ts) with a store and a buffer of its own. */
+import { workerData } from 'node:worker_threads'
+import { serveJobs } from '../base/thread-pool.ts'
 import { openStore } from '../storage/open.ts'
 import { portStore } from '../storage/port.ts'
 import type { PackClaim } from './check-pack.ts'
-import {
-  checkWholePack,
-  newBytesChecker,
-  postedFailure,
-  type BytesChecker,
-  type CheckThreadReply,
-  type CheckThreadStart,
-} from './check-threads.ts'
+import { checkWholePack, newBytesChecker, type BytesChecker, type CheckThreadStart } from './check-threads.ts'
 
-const port = parentPort
-assert(port, 'a check worker runs in a worker thread')
+const { storeUrl, port, keys } = workerData as CheckThreadStart
 
-async function openChecker({ storeUrl, port: storePort, keys }: CheckThreadStart): Promise<BytesChecker> {
-  if (storeUrl !== undefined) return newBytesChecker(await openStore(storeUrl, { blocking: true }), keys)
-  assert(storePort, 'a store without a URL is served over a port')
-  return newBytesChecker(await portStore(storePort), keys)
+async function openChecker(): Promise<BytesChecker> {
+  const store =
+    port === undefined ? await openStore(storeUrl ?? '', { blocking: true }) : await portStore(port)
+  return newBytesChecker(store, keys)
 }
 
-function reply(message: CheckThreadReply): void {
-  port?.postMessage(message)
-}
-
-const opening = openChecker(workerData as CheckThreadStart)
-// Who asks for a pack is told; nobody asks before.
-opening.catch(() => undefined)
-let last: Promise<void> = Promise.resolve()
-port.on('message', (claim: PackClaim) => {
-  last = last.then(async () => {
-    try {
-      reply({ result: await checkWholePack(await opening, claim) })
-    } catch (error) {
-      reply({ failure: postedFailure(error) })
-    }
-  })
+let opening: Promise<BytesChecker> | undefined
+serveJobs(async (claim: PackClaim) => {
+  opening ??= openChecker()
+  return await checkWholePack(await opening, claim)
 })

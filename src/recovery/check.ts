@@ -10,7 +10,7 @@ import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { findingsLeftOut, newFindings, type Finding, type Findings } from './check-findings.ts'
 import { checkBundles, checkConfigs, checkNames, takeInventory } from './check-inventory.ts'
 import { checkPacks, type DataCoverage } from './check-packs.ts'
-import { checkRuns, checkUnlisted, type CheckedRuns } from './check-runs.ts'
+import { checkRuns, checkUnlisted, isIndexWhole, type CheckedRuns } from './check-runs.ts'
 import { checkSnapshots, checkStreams, streamsOf } from './check-streams.ts'
 import { throwIfCancelled } from './check-threads.ts'
 import { checkTrees } from './check-trees.ts'
@@ -82,7 +82,8 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   const names = inventory.snapshots
   const snapshots = await checkSnapshots(findings, store, config, names)
   checkStreams(findings, { config, snapshots, names, heads: readHostState(host).heads, now: clock.now() })
-  const checked = await checkRuns(findings, { store, repository, domains, signal }, snapshots)
+  const runs = { store, repository, domains, inventory, host, signal }
+  const checked = await checkRuns(findings, runs, snapshots) //       there, or made again from their packs
   checkUnlisted(findings, checked, inventory, domains)
   const onPack = (bytes: number): void => {
     progress('packs', checked.packs.size, bytes)
@@ -124,8 +125,8 @@ function newProgress(
 
 /** Damage that hurts no file and no record of any snapshot is a warning. */
 function forgiveUnneeded(checked: CheckedRuns): void {
-  // Snapshots of a bad run were not walked: what they need is not known.
-  if ([...checked.runs.values()].some((run) => run.finding !== undefined)) return
+  // Below what cannot be found lies more that a snapshot may need.
+  if (!isIndexWhole(checked)) return
   for (const { damage } of checked.packs.values()) {
     if (damage === undefined || damage.finding.snapshots.length > 0) continue
     if (damage.finding.severity !== 'error') continue

@@ -7,7 +7,6 @@ import {
   closeSync,
   constants,
   fstatSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -18,6 +17,7 @@ import {
 } from 'node:fs'
 import { pathBytes, displayName } from '../base/file-entry.ts'
 import { describeError, errnoOf, Failure } from '../base/failure.ts'
+import { makeFolders } from '../base/folders.ts'
 import { lockFile } from '../base/posix.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 
@@ -168,7 +168,7 @@ function namesIn(root: string): string[] {
 
 function makeRoot(root: string): boolean {
   try {
-    return mkdirSync(pathBytes(root), { recursive: true, mode: 0o700 }) !== undefined
+    return makeFolders(root)
   } catch (error) {
     throw markerFailure(root, error)
   }

@@ -8,6 +8,7 @@ import { rawPath } from '../base/file-entry.ts'
 import { Failure } from '../base/failure.ts'
 import type { HostFolder } from '../repo/host-folder.ts'
 import type { Access } from '../repo/keys.ts'
+import type { RebuiltSet } from '../repo/rebuild.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { closeSnapshot, openSnapshot, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
@@ -64,6 +65,8 @@ export interface RestoreSummary {
   readonly bytesKept: number
   /** Files that an earlier, interrupted restore had finished. */
   readonly resumed: number
+  /** Pack sets whose index runs are lost. */
+  readonly rebuilt: readonly RebuiltSet[]
   /** Owners, modes, attributes and special files that this user or file system would not take. */
   readonly problems: readonly FileProblem[]
   /** Entries that are damaged in the repository and were left out, folders with what lies below. */
@@ -92,7 +95,7 @@ export async function restore(
     const state = options.dryRun
       ? await previewTree(reader, selection, options)
       : await restoreTree(access, reader, selection, options)
-    return summaryOf(state, snapshot.id, (options.clock.elapsed() - started) / 1000)
+    return summaryOf(state, reader, (options.clock.elapsed() - started) / 1000)
   } finally {
     closeSnapshot(reader)
   }
@@ -180,7 +183,8 @@ function noteUnmatched(state: TreeRestore, reader: SnapshotReader): void {
   const unmatched = selection.paths.filter((glob) => !glob.isMatched)
   if (isNothing(state, selection)) {
     const what = selection.paths.map((glob) => glob.text).join(', ')
-    const message = `Cannot restore ${what}: snapshot ${reader.snapshot.id} holds no such path that is not excluded`
+    const is = `snapshot ${reader.snapshot.id} holds no such path that is not excluded`
+    const message = `Cannot restore ${what}: ${is}`
     throw new Failure('restore.refused', message, {
       facts: { hint: 'Look with `backstock ls` or `backstock find`.' },
     })
@@ -195,8 +199,10 @@ function reportProgress(state: TreeRestore, reader: SnapshotReader, options: Res
   options.onProgress?.({ ...done, filesTotal: files, bytesTotal: bytes })
 }
 
-function summaryOf(state: TreeRestore, snapshot: string, seconds: number): RestoreSummary {
+function summaryOf(state: TreeRestore, reader: SnapshotReader, seconds: number): RestoreSummary {
+  const { rebuilt } = reader
+  const snapshot = reader.snapshot.id
   const { bytesWritten, bytesKept } = state.done
   const { problems, damaged, failed } = state
-  return { snapshot, ...state.totals, bytesWritten, bytesKept, problems, damaged, failed, seconds }
+  return { snapshot, ...state.totals, bytesWritten, bytesKept, rebuilt, problems, damaged, failed, seconds }
 }

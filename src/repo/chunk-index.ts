@@ -22,9 +22,11 @@
  * Packs have global numbers: run packs and session packs count from one shared counter, and a number keeps
  * its meaning for the life of the index, also after runs were merged.
  */
-import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { assert, Failure, isFailure } from '../base/failure.ts'
+import { rawPath } from '../base/file-entry.ts'
+import { makeFolders } from '../base/folders.ts'
 import type { IndexPack } from '../format/index-run.ts'
 import { sha256 } from '../format/seal.ts'
 import { mergeRuns } from './run-builder.ts'
@@ -107,7 +109,7 @@ export interface LineageOptions {
  * that at most RUNS_MAX remain. Fails: host.file, and what `build` fails with.
  */
 export async function openIndex(options: LineageOptions): Promise<SharedIndex> {
-  mkdirSync(options.folder, { recursive: true, mode: 0o700 })
+  makeFolders(rawPath(options.folder))
   let shared: SharedIndex = {
     runs: [],
     active: undefined,
@@ -166,8 +168,8 @@ export function runPath(folder: string, name: string): string {
   return join(folder, `${name}.run`)
 }
 
-/** A damaged file counts as missing: it is written anew in its place. */
-function openUnlessDamaged(path: string, name: string): SortedRun | undefined {
+/** A damaged file counts as missing: it is written anew in its place. Fails: host.file. */
+export function openUnlessDamaged(path: string, name: string): SortedRun | undefined {
   try {
     return openRun(path, name)
   } catch (error) {

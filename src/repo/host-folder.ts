@@ -7,7 +7,6 @@ import {
   closeSync,
   constants,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -17,6 +16,8 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, describeError, errnoOf } from '../base/failure.ts'
+import { rawPath } from '../base/file-entry.ts'
+import { makeFolders } from '../base/folders.ts'
 import { hasPosix, lockFile } from '../base/posix.ts'
 import { randomHex } from '../base/random.ts'
 
@@ -67,7 +68,7 @@ const EMPTY: HostState = { heads: {}, checked: {} }
 export function openHostFolder(cacheFolder: string, repository: string): HostFolder {
   const path = join(cacheFolder, repository)
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeFolders(rawPath(path))
   } catch (cause) {
     throw fileFailure('make the cache folder', path, cause)
   }

@@ -7,23 +7,18 @@ import { corrupt } from '../base/bytes.ts'
 import { Failure } from '../base/failure.ts'
 import {
   CHUNK_ID_BYTES,
-  decodeFooter,
-  FOOTER_BYTES,
   newFrameOpener,
   openFrame,
-  openHeader,
   openPackKey,
   type FrameOpener,
-  type PackFooter,
   type PackHeader,
   type PackKind,
 } from '../format/pack.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { decompress } from './compress.ts'
 import { packName } from './names.ts'
+import { readPackTail } from './pack-tail.ts'
 
-/** One read that holds the footer and, nearly always, the header. */
-const TAIL_BYTES = 32 * 1024
 const OPEN_PACKS_MAX = 64
 const FRAME_CACHE_BYTES_MAX = 24 * 1024 * 1024
 
@@ -72,7 +67,7 @@ export function newPackReader(store: BlobStore, keys: ReaderKeys): PackReader {
   }
 }
 
-/** The pack's footer, header and key. Fails: storage.*, repo.corrupt, repo.foreign. */
+/** The pack's footer, header and key. Fails: storage.*, repo.corrupt, repo.foreign, key.role. */
 export async function openPack(reader: PackReader, place: PackPlace): Promise<OpenedPack> {
   const known = reader.packs.get(place.id)
   if (known !== undefined) {
@@ -80,65 +75,20 @@ export async function openPack(reader: PackReader, place: PackPlace): Promise<Op
     reader.packs.set(place.id, known)
     return known
   }
-  const name = packName(reader.keys.domain, place.kind, place.id)
-  const tailBytes = Math.min(place.bytes, TAIL_BYTES)
-  let tail = await reader.store.get(name, { offset: place.bytes - tailBytes, length: tailBytes })
-  const footer = checkedFooter(reader, tail, place, name)
-  const needed = footer.headerBytes + FOOTER_BYTES
-  if (footer.dataBytes + needed > place.bytes)
-    throw corrupt(name, 'has a footer that does not fit its length')
-  const headerAt = footer.dataBytes - (place.bytes - tail.length)
-  if (headerAt < 0)
-    tail = await reader.store.get(name, { offset: footer.dataBytes, length: place.bytes - footer.dataBytes })
-  const at = Math.max(0, headerAt)
-  const opened = openTail(reader, place, name, footer, tail.subarray(at, at + footer.headerBytes))
-  reader.packs.set(place.id, opened)
-  if (reader.packs.size > OPEN_PACKS_MAX) reader.packs.delete(reader.packs.keys().next().value!)
-  return opened
-}
-
-/** openPack() for a whole pack that is in memory; nothing is cached. */
-export function openPackBytes(reader: PackReader, place: PackPlace, bytes: Uint8Array): OpenedPack {
-  const name = packName(reader.keys.domain, place.kind, place.id)
-  const footer = checkedFooter(reader, bytes, place, name)
-  if (footer.dataBytes + footer.headerBytes + FOOTER_BYTES > bytes.length)
-    throw corrupt(name, 'has a footer that does not fit its length')
-  return openTail(
-    reader,
-    place,
-    name,
-    footer,
-    bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes),
-  )
-}
-
-function checkedFooter(reader: PackReader, tail: Uint8Array, place: PackPlace, name: string): PackFooter {
-  const footer = decodeFooter(tail, name)
-  if (
-    !footer.repository.equals(reader.keys.repository) ||
-    footer.domain.toString('hex') !== reader.keys.domain
-  )
-    throw new Failure('repo.foreign', `Cannot use ${name}: it belongs to another repository or domain`)
-  if (footer.kind !== place.kind) throw corrupt(name, `is a ${footer.kind} pack (must be ${place.kind})`)
-  return footer
-}
-
-function openTail(
-  reader: PackReader,
-  place: PackPlace,
-  name: string,
-  footer: PackFooter,
-  sealedHeader: Uint8Array,
-): OpenedPack {
-  const header = openHeader(footer, sealedHeader, reader.keys.indexKey, name)
-  const halves = place.kind === 'refs' ? reader.keys.metaPrivate : reader.keys.dataPrivate
+  const { id, kind, bytes } = place
+  const name = packName(reader.keys.domain, kind, id)
+  const { footer, header } = await readPackTail(reader.store, reader.keys, { name, kind, bytes })
+  const halves = kind === 'refs' ? reader.keys.metaPrivate : reader.keys.dataPrivate
   const epochKey = halves.get(footer.epoch)
   if (epochKey === undefined)
     throw new Failure(
       'key.role',
       `Cannot open ${name}: this credential holds no key of epoch ${footer.epoch}`,
     )
-  return { place, name, opener: newFrameOpener(footer, header, openPackKey(footer, epochKey, name)) }
+  const opened = { place, name, opener: newFrameOpener(footer, header, openPackKey(footer, epochKey, name)) }
+  reader.packs.set(id, opened)
+  if (reader.packs.size > OPEN_PACKS_MAX) reader.packs.delete(reader.packs.keys().next().value!)
+  return opened
 }
 
 /** The plaintext of a frame from its stored bytes. Fails: repo.corrupt. */

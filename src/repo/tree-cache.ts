@@ -21,7 +21,7 @@ import {
   putU8,
   putVarint,
 } from '../base/bytes.ts'
-import { Failure, isFailure } from '../base/failure.ts'
+import { describeError, Failure, isFailure } from '../base/failure.ts'
 import { randomBytes } from '../base/random.ts'
 import { counterNonce, hkdf, openAes, sealAes } from '../format/seal.ts'
 import { decodeEntry, encodeEntry, type TreeEntry } from '../format/tree.ts'
@@ -71,6 +71,8 @@ interface CacheFile {
 export interface CacheWriter extends CacheFile {
   readonly records: ByteWriter
   closed: boolean
+  /** A write failed (disk full): nothing more is written, and finishTreeCache() says so. */
+  broken: unknown
 }
 
 /** Begins a cache file at `path` (which must not exist). Fails: host.file. */
@@ -84,6 +86,7 @@ export function createTreeCache(path: string, idKey: Uint8Array): CacheWriter {
     block: 0,
     records: newWriter(BLOCK_BYTES * 2),
     closed: false,
+    broken: undefined,
   }
   append(writer, Buffer.concat([MAGIC, salt]))
   return writer
@@ -108,7 +111,7 @@ export function appendRecord(writer: CacheWriter, record: CacheRecord): void {
 
 /**
  * Ends the file; the caller renames it to its place once the snapshot is committed. Not fsynced: it is a
- * cache.
+ * cache. Fails: host.file, also for what could not be written before.
  */
 export function finishTreeCache(writer: CacheWriter, trailer: CacheTrailer): void {
   if (writer.records.length > 0) writeBlock(writer)
@@ -126,6 +129,10 @@ export function finishTreeCache(writer: CacheWriter, trailer: CacheTrailer): voi
   tail.writeUInt32LE(trailerBlock, 8)
   append(writer, tail)
   abandonTreeCache(writer)
+  if (writer.broken !== undefined)
+    throw new Failure('host.file', `Cannot write the tree cache: ${describeError(writer.broken)}`, {
+      cause: writer.broken,
+    })
 }
 
 /** Closes an unfinished cache; the caller removes the file. Harmless after finishTreeCache(). */
@@ -224,9 +231,14 @@ function writeBlock(writer: CacheWriter): void {
   writer.records.length = 0
 }
 
-function append(writer: CacheFile, bytes: Buffer): void {
-  for (let at = 0; at < bytes.length;) at += writeSync(writer.fd, bytes, at)
-  writer.offset += bytes.length
+function append(writer: CacheWriter, bytes: Buffer): void {
+  if (writer.broken !== undefined) return
+  try {
+    for (let at = 0; at < bytes.length;) at += writeSync(writer.fd, bytes, at)
+    writer.offset += bytes.length
+  } catch (error) {
+    writer.broken = error
+  }
 }
 
 function readBlock(file: CacheFile): Buffer {

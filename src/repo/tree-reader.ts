@@ -28,6 +28,7 @@ import {
   type ReaderKeys,
 } from './pack-reader.ts'
 import { readerKeys } from './reader-keys.ts'
+import type { RebuiltSet } from './rebuild.ts'
 import type { StoredSnapshot } from './snapshots.ts'
 
 /** A branch holds 32 nodes or more but for the last: 8 levels are 10^12 nodes. */
@@ -40,6 +41,8 @@ export interface SnapshotReader {
   readonly keys: ReaderKeys
   readonly index: ChunkIndex
   readonly packs: PackReader
+  /** Pack sets whose index runs are lost: what can be read is found by an index made from their packs. */
+  readonly rebuilt: readonly RebuiltSet[]
 }
 
 /** Opens a snapshot for reading; end with closeSnapshot(). Fails: key.role, storage.*, repo.corrupt. */
@@ -49,9 +52,11 @@ export async function openSnapshot(
   snapshot: StoredSnapshot,
 ): Promise<SnapshotReader> {
   const domain = await domainKeys(access, snapshot.domain)
-  const keys = readerKeys(domain, access.config.repository)
-  const shared = await openLineage(access.store, access.config.repository, domain, host, snapshot.lineage)
-  return { snapshot, keys, index: attachIndex(shared), packs: newPackReader(access.store, keys) }
+  const { repository } = access.config
+  const keys = readerKeys(domain, repository)
+  const place = { store: access.store, repository, keys: domain, host }
+  const { index, rebuilt } = await openLineage(place, snapshot.lineage)
+  return { snapshot, keys, index: attachIndex(index), packs: newPackReader(access.store, keys), rebuilt }
 }
 
 export function closeSnapshot(reader: SnapshotReader): void {

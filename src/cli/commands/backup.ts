@@ -16,6 +16,7 @@ import { type OpenedRepository, withRepository } from '../open-repository.ts'
 import { pathFacts } from '../paths.ts'
 import { detail, note, printEvent, printFailure, printSummary, printTable, warn } from '../print.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
+import { rebuiltFacts, warnRebuilt } from '../rebuilt.ts'
 import type { Column } from '../table.ts'
 
 /** Problems of one source shown to people; --json and --verbose get all. */
@@ -102,6 +103,7 @@ async function backUpOne(
     }
     const { summary, afterFailure } = await backupBetweenHooks(hooks, hookOptions, body)
     endProgress(progress)
+    warnRebuilt(printer, summary.rebuilt)
     printProblems(context, summary)
     if (afterFailure !== undefined)
       return { source: source.name, summary, hidden, exit: printFailure(printer, afterFailure) }
@@ -191,6 +193,7 @@ function rowOf(summary: BackupSummary): string[] {
 
 function summaryFacts(summary: BackupSummary): Record<string, unknown> {
   const { totals, problems, source, snapshot, kind, because, parent, adoptedPacks, bytesStored } = summary
+  const { rebuilt } = summary
   return {
     source,
     snapshot,
@@ -200,6 +203,7 @@ function summaryFacts(summary: BackupSummary): Record<string, unknown> {
     adoptedPacks,
     ...totals,
     bytesStored,
+    ...rebuiltFacts(rebuilt),
     problems: problems.length,
     partial: problems.length > 0,
     seconds: Math.round(summary.seconds * 1000) / 1000,

@@ -1,18 +1,19 @@
 /** `backstock cat`: the bytes of a file and nothing else, also with --json. */
 import { displayName } from '../../base/file-entry.ts'
 import { Failure } from '../../base/failure.ts'
-import { closeSnapshot, openSnapshot, readFile } from '../../repo/tree-reader.ts'
+import { closeSnapshot, readFile } from '../../repo/tree-reader.ts'
 import { chooseSnapshot } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { withRepository } from '../open-repository.ts'
 import { findTyped } from '../paths.ts'
 import { writeBytes } from '../print.ts'
+import { openShown } from '../rebuilt.ts'
 
 export async function run(context: CommandContext, input: InputOf<'cat'>): Promise<number> {
   return withRepository(context, async (repository) => {
     const snapshot = await chooseSnapshot(context, repository, input.snapshot)
-    const reader = await openSnapshot(repository.access, repository.host, snapshot)
+    const reader = await openShown(context.printer, repository, snapshot)
     try {
       const { path, entry } = await findTyped(reader, input.path)
       if (entry?.type !== 'file') {

@@ -1,7 +1,7 @@
 /** `backstock diff`: what changed between two snapshots. */
 import { displayName } from '../../base/file-entry.ts'
 import { type Change, diffSnapshots } from '../../recovery/diff.ts'
-import { closeSnapshot, openSnapshot } from '../../repo/tree-reader.ts'
+import { closeSnapshot } from '../../repo/tree-reader.ts'
 import { chooseKnown, knownSnapshots } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
@@ -10,6 +10,7 @@ import { formatBytes, formatCount } from '../human.ts'
 import { withRepository } from '../open-repository.ts'
 import { pathFacts } from '../paths.ts'
 import { harmless } from '../print.ts'
+import { openShown } from '../rebuilt.ts'
 
 const MARKS = { added: '+', removed: '-', changed: 'M', metadata: 'm' } as const
 
@@ -24,12 +25,11 @@ interface Totals {
 
 export async function run(context: CommandContext, input: InputOf<'diff'>): Promise<number> {
   return withRepository(context, async (repository) => {
-    const { access, host } = repository
     const known = await knownSnapshots(context, repository)
     const from = chooseKnown(context, known, input.from)
     const to = chooseKnown(context, known, input.to)
-    const before = await openSnapshot(access, host, from)
-    const after = await openSnapshot(access, host, to)
+    const before = await openShown(context.printer, repository, from)
+    const after = await openShown(context.printer, repository, to)
     try {
       const totals: Totals = { added: 0, removed: 0, changed: 0, metadata: 0, bytesAdded: 0, bytesRemoved: 0 }
       const writer = newLineWriter(context)

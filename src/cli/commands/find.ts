@@ -3,18 +3,18 @@ import { displayName } from '../../base/file-entry.ts'
 import { findEntries, newSearch } from '../../recovery/find.ts'
 import { parseNamedSource, snapshotsOfSource, sourceLabel } from '../../repo/select-snapshot.ts'
 import type { StoredSnapshot } from '../../repo/snapshots.ts'
-import { closeSnapshot, openSnapshot } from '../../repo/tree-reader.ts'
+import { closeSnapshot } from '../../repo/tree-reader.ts'
 import { chooseKnown, knownSnapshots, type KnownSnapshots } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { entryFacts, flushLines, newLineWriter, writeLine } from '../entries.ts'
 import { withRepository } from '../open-repository.ts'
 import { harmless } from '../print.ts'
+import { openShown } from '../rebuilt.ts'
 
 /** Exit status 1 when nothing is found, as of grep. */
 export async function run(context: CommandContext, input: InputOf<'find'>): Promise<number> {
   return withRepository(context, async (repository) => {
-    const { access, host } = repository
     const { json } = context.printer
     const known = await knownSnapshots(context, repository)
     const snapshots = chosen(context, known, input)
@@ -25,7 +25,7 @@ export async function run(context: CommandContext, input: InputOf<'find'>): Prom
     for (const snapshot of snapshots) {
       const { id, source, domain } = snapshot
       const label = isMixed ? sourceLabel(snapshot, known.writers) : source
-      const reader = await openSnapshot(access, host, snapshot)
+      const reader = await openShown(context.printer, repository, snapshot)
       try {
         for (const { path, entry } of await findEntries(search, reader, context.signal)) {
           entries++

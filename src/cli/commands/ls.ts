@@ -1,12 +1,6 @@
 /** `backstock ls`: a folder of a snapshot, or everything below it. */
 import { domainKeys, openDetails } from '../../repo/keys.ts'
-import {
-  closeSnapshot,
-  openSnapshot,
-  readDirectory,
-  rootNode,
-  type SnapshotReader,
-} from '../../repo/tree-reader.ts'
+import { closeSnapshot, readDirectory, rootNode, type SnapshotReader } from '../../repo/tree-reader.ts'
 import { displayName } from '../../base/file-entry.ts'
 import type { TreeEntry } from '../../format/tree.ts'
 import { chooseSnapshot } from '../choose-snapshot.ts'
@@ -24,6 +18,7 @@ import {
 import { withRepository } from '../open-repository.ts'
 import { findTyped } from '../paths.ts'
 import { harmless } from '../print.ts'
+import { openShown } from '../rebuilt.ts'
 
 interface Listing {
   readonly context: CommandContext
@@ -37,9 +32,9 @@ interface Listing {
 
 export async function run(context: CommandContext, input: InputOf<'ls'>): Promise<number> {
   return withRepository(context, async (repository) => {
-    const { access, host } = repository
+    const { access } = repository
     const snapshot = await chooseSnapshot(context, repository, input.snapshot)
-    const reader = await openSnapshot(access, host, snapshot)
+    const reader = await openShown(context.printer, repository, snapshot)
     try {
       const place = { repository: access.config.repository, name: snapshot.name }
       const owners = openDetails(await domainKeys(access, snapshot.domain), place, snapshot)

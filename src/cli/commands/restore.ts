@@ -13,6 +13,7 @@ import { type OpenedRepository, withRepository } from '../open-repository.ts'
 import { pathFacts } from '../paths.ts'
 import { refuseDatabaseOptions } from '../pick-sources.ts'
 import { note, printEvent, printSummary, showMoment, warn } from '../print.ts'
+import { rebuiltFacts, warnRebuilt } from '../rebuilt.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 
 const PROBLEMS_SHOWN_MAX = 20
@@ -68,13 +69,14 @@ function printRestored(
   input: InputOf<'restore'>,
 ): number {
   const { printer } = context
-  const { damaged, failed, problems } = summary
+  const { damaged, failed, problems, rebuilt } = summary
+  warnRebuilt(printer, rebuilt)
   printProblems(context, damaged, 'repo.corrupt')
   printProblems(context, failed, 'restore.failed')
   printProblems(context, problems, 'restore.failed')
   const missing = damaged.length + failed.length
   const exit = missing > 0 ? FAILURES['restore.failed'].exit : 0
-  const { seconds, ...numbers } = summary
+  const { seconds, rebuilt: _, ...numbers } = summary
   const event = {
     ...numbers,
     type: 'summary',
@@ -86,6 +88,7 @@ function printRestored(
     damaged: damaged.length,
     failed: failed.length,
     problems: problems.length,
+    ...rebuiltFacts(rebuilt),
     seconds: Math.round(seconds * 1000) / 1000,
     exit,
   } as const

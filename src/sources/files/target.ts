@@ -8,6 +8,7 @@
 import { closeSync, constants, existsSync, mkdirSync, openSync } from 'node:fs'
 import { displayName, pathBytes } from '../../base/file-entry.ts'
 import { Failure, describeError, errnoOf } from '../../base/failure.ts'
+import { makeFolders } from '../../base/folders.ts'
 import { requirePosix, syncFileSystem } from '../../base/posix.ts'
 import { problemOf } from './problem.ts'
 import type { FileProblem } from './problem.ts'
@@ -40,7 +41,7 @@ const FATAL = new Set(['ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'EMFILE', 'ENFILE', '
 export function openRestoreTarget(root: string, options: { replace?: boolean } = {}): RestoreTarget {
   requirePosix()
   try {
-    mkdirSync(pathBytes(root), { recursive: true, mode: 0o700 })
+    makeFolders(root)
     // The root itself may be a symlink: the person who named it means the folder behind it.
     const fd = openSync(pathBytes(root), O_PATH | constants.O_DIRECTORY)
     return {
