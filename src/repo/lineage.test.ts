@@ -95,7 +95,7 @@ test('every chunk of every run is found in its pack, with few runs and with many
   }
 })
 
-test('a run that is gone, damaged or another one than the snapshot names is left out, and that is told', async () => {
+test('a run that is gone, damaged or not the one that is named is left out, which is told', async () => {
   const disk: MemoryDisk = new Map()
   const [lost, sound] = [packOf(1, 4), packOf(2, 4)]
   const set = await writeRuns(disk, [[lost], [sound]])

@@ -38,7 +38,10 @@ export interface PackTail {
   readonly header: PackHeader
 }
 
-/** Reads footer and header: in one read, or two if it has very many chunks. Fails: storage._, repo._. */
+/**
+ * Reads footer and header: in one read, or two if it has very many chunks. Fails: as get(), repo.corrupt,
+ * repo.foreign, repo.newer.
+ */
 export async function readPackTail(store: BlobStore, owner: PackOwner, pack: NamedPack): Promise<PackTail> {
   const { name, bytes } = pack
   const tailBytes = Math.min(bytes, TAIL_BYTES)
@@ -48,7 +51,7 @@ export async function readPackTail(store: BlobStore, owner: PackOwner, pack: Nam
   return openPackTail(owner, pack, tail)
 }
 
-/** The same of bytes in memory, the whole pack or enough of its end. Fails: repo.*. */
+/** The same of bytes in memory, the whole pack or enough of its end. Fails as readPackTail(). */
 export function openPackTail(owner: PackOwner, pack: NamedPack, tail: Uint8Array): PackTail {
   const footer = checkedFooter(owner, pack, tail)
   const at = tail.length - (pack.bytes - footer.dataBytes)
@@ -57,7 +60,7 @@ export function openPackTail(owner: PackOwner, pack: NamedPack, tail: Uint8Array
   return { footer, header: openHeader(footer, sealed, owner.indexKey, pack.name) }
 }
 
-/** Reads the footer alone: 256 bytes. Fails: storage._, repo._. */
+/** Reads the footer alone: 256 bytes. Fails: as get(), repo.corrupt, repo.foreign, repo.newer. */
 export async function readPackFooter(
   store: BlobStore,
   owner: PackOwner,
