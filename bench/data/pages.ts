@@ -2,11 +2,11 @@
  * Database pages of 8 KiB in PostgreSQL's layout (src/include/storage/bufpage.h, version 4),
  * filled with rows. They are readable as a heap page by layout; no server has to accept them.
  *
- *   0  8  pd_lsn (high, low)        16  2  pd_special = 8192
- *   8  2  pd_checksum = 0 (off)     18  2  pd_pagesize_version = 0x2004
- *  10  2  pd_flags                  20  4  pd_prune_xid
- *  12  2  pd_lower                  24  .. line pointers: offset 15 bits, flags 2, length 15
- *  14  2  pd_upper                  pd_upper .. tuples, the first at the end of the page
+ * 0  8  pd_lsn (high, low)        16  2  pd_special = 8192
+ * 8  2  pd_checksum = 0 (off)     18  2  pd_pagesize_version = 0x2004
+ * 10  2  pd_flags                  20  4  pd_prune_xid
+ * 12  2  pd_lower                  24  .. line pointers: offset 15 bits, flags 2, length 15
+ * 14  2  pd_upper                  pd_upper .. tuples, the first at the end of the page
  */
 import { draw, noiseBytes, type Noise } from './noise.ts'
 import { tableText } from './rows.ts'

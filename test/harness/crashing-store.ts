@@ -1,13 +1,13 @@
 /**
  * A store whose process dies at a chosen write, for tests that try every point where a flow can be cut:
  *
- *   for (let at = 0; ; at++) {
- *     const disk = new Map()
- *     const store = crashingStore(memoryStore({ disk }), { at })
- *     const done = await endsBeforeCrash(() => flow(store))
- *     … what must hold of `disk`, seen through a fresh memoryStore({ disk }) …
- *     if (done) break
- *   }
+ * for (let at = 0; ; at++) {
+ * const disk = new Map()
+ * const store = crashingStore(memoryStore({ disk }), { at })
+ * const done = await endsBeforeCrash(() => flow(store))
+ * … what must hold of `disk`, seen through a fresh memoryStore({ disk }) …
+ * if (done) break
+ * }
  */
 import type { BlobStore } from '../../src/storage/store.ts'
 
