@@ -315,7 +315,7 @@ test('bytesStored are the bytes of the packs that were written', async (t) => {
   assert.equal(done.bytesStored, counting.packBytes())
 })
 
-test('a session longer than its table turns it over, writes runs by the clock, and loses nothing', async (t) => {
+test('a session longer than its table turns it over, writes runs in time, loses nothing', async (t) => {
   const scene = await makeScene(t, 0, { chunking: TINY_CHUNKING })
   await runLongSession(scene, { chunksMin: 120_000, workers: 0 })
 })

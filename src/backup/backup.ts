@@ -123,7 +123,8 @@ export async function backup(
       source: source.name,
     })
     const plan = planBackup(options.kind, history)
-    const view = await source.begin(plan.head && beforeOf(plan.head, host)) // refuses what is unmounted or suddenly empty
+    // Refuses what is unmounted or suddenly empty.
+    const view = await source.begin(plan.head && beforeOf(plan.head, host))
     let ended: Promise<readonly FileProblem[]> | undefined
     const end = (): Promise<readonly FileProblem[]> => (ended ??= view.end())
     try {

@@ -82,7 +82,7 @@ async function encodeFile(
   const withBytes = results.filter((result) => result.extents !== undefined)
   if (withBytes.length === 0) return new Uint8Array(0)
   const { pageBytes: firstPageBytes } = withBytes[0]!
-  // Segments that were taken for different things, since the file changed meanwhile: the map alone is right for both.
+  // Segments taken for different things, since the file changed meanwhile: the map alone is right for both.
   const pageBytes = withBytes.every((result) => result.pageBytes === firstPageBytes) ? firstPageBytes : 0
   const hashes: Uint8Array[] = []
   for (const result of pageBytes > 0 ? withBytes : []) {
