@@ -67,7 +67,11 @@ const DIRECTORY_BYTES = 262144
 /** mallopt(3) */
 const M_ARENA_MAX = -8
 const M_MMAP_THRESHOLD = -3
-const MMAP_THRESHOLD_BYTES = 256 * 1024
+/**
+ * Below it freed blocks are used again: with 256 KiB pages are faulted in anew, 5 % of the time for 10 MB
+ * less.
+ */
+const MMAP_THRESHOLD_BYTES = 4 * 1024 * 1024
 
 let libc: Libc | undefined
 let unloadable: Failure | undefined

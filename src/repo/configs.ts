@@ -56,12 +56,25 @@ export async function readConfig(store: BlobStore, options: ReadConfigOptions = 
   const { known } = options
   if (highest === undefined) {
     if (known !== undefined) throw rolledBack(store, known, 'it holds no config at all')
+    await refuseRemains(store)
     const message = `Cannot open the repository in ${store.location}: there is none`
     throw new Failure('repo.missing', message, { facts: { store: store.location } })
   }
   const open = await readConfigNumber(store, highest, options)
   if (known !== undefined) await checkConfigFollows(store, open, known, options)
   return open
+}
+
+/**
+ * A store that holds a domain's objects but no config is a damaged repository, not an empty place. Bundles
+ * alone are an init that died: it may run again. Fails: repo.corrupt.
+ */
+async function refuseRemains(store: BlobStore): Promise<void> {
+  for await (const { name } of store.list('d/')) {
+    const is = `it holds ${name} but no config (put config/1 and those after it back from a copy of the store)`
+    const message = `Cannot open the repository in ${store.location}: ${is}`
+    throw new Failure('repo.corrupt', message, { facts: { name } })
+  }
 }
 
 /** Number and size of the highest config, or undefined if there is none. */

@@ -324,7 +324,9 @@ test('24: a source that has become empty is stored only when told', async () => 
 test('27: a failing hook: before stops the source, after does not take the snapshot away', async () => {
   const hooks = (text: string): void => writeConfig(host, { media: `, hooks: { ${text} }` })
   const had = await snapshotCount()
-  hooks('before: "echo from the hook; exit 1", onFailure: "echo $BACKSTOCK_STATUS > failed"')
+  hooks(
+    `before: "echo from the hook; exit 1", onFailure: "echo $BACKSTOCK_STATUS > ${join(host.dir, 'failed')}"`,
+  )
   const stopped = await here(host, ['backup'])
   assert.equal(stopped.exit, 27)
   assert.match(stopped.stderr, /media before: from the hook\n[^]*nothing was backed up/)

@@ -169,11 +169,13 @@ test('filesSource() warns of a source that shrank by more than half', async () =
   assert.match(warnings[0] ?? '', /has shrunk/)
 })
 
-test('filesSource() warns of a path that is a symbolic link', async () => {
+test('filesSource() refuses a path that is a symbolic link to a folder', async () => {
   const dir = place({ 'real/a': '1' })
   symlinkSync('real', join(dir, 'link'))
-  await begin({ paths: [join(dir, 'link')] })
-  assert.match(warnings[0] ?? '', /is a symbolic link to "real"/)
+  await assert.rejects(
+    async () => await begin({ paths: [join(dir, 'link')] }),
+    (error) => isFailure(error, 'source.missing') && /symbolic link to the folder "real"/.test(error.message),
+  )
 })
 
 test('filesSource() knows page sizes by globs below its paths, and else looks at the content', async () => {

@@ -45,9 +45,10 @@ test('`guardPaths()` fails with source.missing for what is not there or not moun
 })
 
 test('`guardPaths()` warns of a symlink, of which only the link is stored', () => {
-  symlinkSync('media', join(dir, 'link'))
+  writeFileSync(join(dir, 'a-file'), '')
+  symlinkSync('a-file', join(dir, 'link'))
   assert.deepEqual(guardPaths([{ path: `${dir}/link` }]), [
-    `"${dir}/link" is a symbolic link to "media": only the link is stored`,
+    `"${dir}/link" is a symbolic link to "a-file": only the link is stored`,
   ])
 })
 

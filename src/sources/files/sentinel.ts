@@ -32,7 +32,8 @@ const SHRINK_FILES_MIN = 100
 
 /**
  * Returns sentences about paths that are probably not what was meant: a symlink of which only the link is
- * stored. Fails: source.missing.
+ * stored. Fails: source.missing, also for a link to a folder: a backup of one link would pass for one of the
+ * folder.
  */
 export function guardPaths(guards: readonly GuardedPath[]): string[] {
   const warnings: string[] = []
@@ -48,6 +49,11 @@ export function guardPaths(guards: readonly GuardedPath[]): string[] {
       throw missing(path, `the file "${displayName(guard.sentinel)}" is not in it (must be: \`sentinel\`)`)
     }
     if (entry.type === 'symlink') {
+      const behind = statSync(pathBytes(path), { throwIfNoEntry: false })
+      if (behind?.isDirectory() === true) {
+        const is = `it is a symbolic link to the folder "${displayName(entry.target)}"`
+        throw missing(path, `${is} (name that folder: of a link only the link is stored)`)
+      }
       warnings.push(
         `"${shown}" is a symbolic link to "${displayName(entry.target)}": only the link is stored`,
       )
