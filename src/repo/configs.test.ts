@@ -56,6 +56,13 @@ test('readConfig() takes the highest number, not the last name, and ignores what
   assert.deepEqual((await readConfig(repo.store)).config, open.config)
 })
 
+test('readConfig() of objects without a config is damage, and no empty place', async () => {
+  const { pinned } = await made()
+  const store = memoryStore()
+  await store.put('d/0011223344556677/packs/aa/one', Buffer.from('pack'))
+  await assert.rejects(readConfig(store, pinned), fails('repo.corrupt'))
+})
+
 test('readConfig() of an empty place is repo.missing, or repo.rolledback where one is known', async () => {
   const { pinned, first } = await made()
   await assert.rejects(readConfig(memoryStore(), pinned), fails('repo.missing'))

@@ -71,7 +71,7 @@ export async function readConfig(store: BlobStore, options: ReadConfigOptions = 
  */
 async function refuseRemains(store: BlobStore): Promise<void> {
   for await (const { name } of store.list('d/')) {
-    const is = `it holds ${name} but no config (put config/1 and those after it back from a copy of the store)`
+    const is = `it holds ${name} but no config (put config/1 and the later ones back from a copy)`
     const message = `Cannot open the repository in ${store.location}: ${is}`
     throw new Failure('repo.corrupt', message, { facts: { name } })
   }
