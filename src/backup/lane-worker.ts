@@ -2,13 +2,14 @@
 import { once } from 'node:events'
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads'
 import { assert } from '../base/failure.ts'
+import { postedFailure } from '../base/thread-pool.ts'
 import { attachIndex, refreshIndex } from '../repo/chunk-index.ts'
 import { flushSaver, newSaver } from '../repo/saver.ts'
 import { openStore } from '../storage/open.ts'
 import { portStore } from '../storage/port.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { newLane } from './lane-setup.ts'
-import { toPosted, type LaneReply, type LaneRequest, type LaneStart } from './lanes.ts'
+import type { LaneReply, LaneRequest, LaneStart } from './lanes.ts'
 import type { Lane } from './draft.ts'
 import { saveSegment, type SegmentResult } from './segment.ts'
 
@@ -63,10 +64,10 @@ port.on('message', (request: LaneRequest | { type: 'port' }) => {
     try {
       await serve(await lane, request)
     } catch (error) {
-      reply({ type: 'failed', failure: toPosted(error) })
+      reply({ type: 'failed', failure: postedFailure(error) })
     }
   })
 })
 lane.catch((error: unknown) => {
-  reply({ type: 'failed', failure: toPosted(error) })
+  reply({ type: 'failed', failure: postedFailure(error) })
 })

@@ -6,8 +6,8 @@
  * ms, 40 MB). At most QUEUE_BATCHES_MAX batches wait a lane, which holds the walk back and bounds memory.
  */
 import { Worker } from 'node:worker_threads'
-import { THREAD_LIMITS } from '../base/thread-pool.ts'
-import { describeError, Failure, isFailure, type FailureCode } from '../base/failure.ts'
+import { reviveFailure, THREAD_LIMITS, type PostedFailure } from '../base/thread-pool.ts'
+import { Failure } from '../base/failure.ts'
 import { tuneAllocator } from '../base/posix.ts'
 import type { SharedIndex } from '../repo/chunk-index.ts'
 import { refreshIndex } from '../repo/chunk-index.ts'
@@ -33,13 +33,6 @@ export type LaneReply =
   | { readonly type: 'stored'; readonly pack: StoredPack }
   | { readonly type: 'flushed' }
   | { readonly type: 'failed'; readonly failure: PostedFailure }
-
-/** A Failure in a form that survives posting. */
-export interface PostedFailure {
-  readonly code: string | undefined
-  readonly message: string
-  readonly facts: Record<string, string | number | boolean | undefined>
-}
 
 export interface LaneStart extends LaneSettings {
   readonly keys: WriterKeys
@@ -203,7 +196,7 @@ function receive(lanes: Lanes, thread: Thread, reply: LaneReply | { type: 'port'
   } else if (reply.type === 'flushed') {
     lanes.flushing--
   } else if (reply.type === 'failed') {
-    fail(lanes, revive(reply.failure))
+    fail(lanes, reviveFailure(reply.failure))
     return
   }
   lanes.wake?.()
@@ -219,18 +212,6 @@ async function anyReply(lanes: Lanes): Promise<void> {
     lanes.wake = resolve
   })
   lanes.wake = undefined
-}
-
-/** A failure for posting to another thread; revive() makes it a Failure again. */
-export function toPosted(error: unknown): PostedFailure {
-  if (isFailure(error)) return { code: error.code, message: error.message, facts: { ...error.facts } }
-  const stack = error instanceof Error ? error.stack : undefined
-  return { code: undefined, message: stack ?? describeError(error), facts: {} }
-}
-
-function revive(posted: PostedFailure): Error {
-  if (posted.code === undefined) return new Error(posted.message)
-  return new Failure(posted.code as FailureCode, posted.message, { facts: posted.facts })
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -32,7 +32,7 @@ interface Reply<R> {
 }
 
 /** A thrown value in a form that survives posting. */
-interface PostedFailure {
+export interface PostedFailure {
   readonly code: string | undefined
   readonly message: string
   readonly facts: FailureFacts
@@ -128,7 +128,7 @@ function settle<J, R>(pool: ThreadPool<J, R>, reply: Reply<R>): void {
   pool.waiting.delete(reply.id)
   job.thread.jobs--
   if (reply.failure === undefined) job.resolve(reply.result as R)
-  else job.reject(revive(reply.failure))
+  else job.reject(reviveFailure(reply.failure))
   pool.queue.shift()?.()
 }
 
@@ -155,13 +155,15 @@ export function serveJobs<J, R>(handle: (job: J) => Promise<R>): void {
   })
 }
 
-function postedFailure(error: unknown): PostedFailure {
+/** A thrown value for posting to another thread; reviveFailure() undoes it there. */
+export function postedFailure(error: unknown): PostedFailure {
   if (isFailure(error)) return { code: error.code, message: error.message, facts: { ...error.facts } }
   const stack = error instanceof Error ? error.stack : undefined
   return { code: undefined, message: stack ?? describeError(error), facts: {} }
 }
 
-function revive(posted: PostedFailure): Error {
+/** A Failure again if it was one, else an Error that carries the other thread's stack. */
+export function reviveFailure(posted: PostedFailure): Error {
   if (posted.code === undefined || !(posted.code in FAILURES)) return new Error(posted.message)
   return new Failure(posted.code as FailureCode, posted.message, { facts: posted.facts })
 }
