@@ -3,7 +3,16 @@
  * reason it can see (end, failure, SIGINT, SIGTERM, SIGHUP). What a killed bench left is removed by the next
  * one.
  */
-import { mkdirSync, readFileSync, readdirSync, rmSync, statfsSync } from 'node:fs'
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statfsSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 
 /** The scratch folder and the process groups that run in it, to be ended before it goes. */
@@ -16,6 +25,7 @@ const tmpfsRoot = '/dev/shm'
 const folderName = /^backstock-bench-(\d+)$/
 const memoryReserveBytes = 1_000_000_000
 const removeAttemptsMax = 50
+const warmBlockBytes = 4_000_000
 const signals = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
 
 /** Makes the folder, or fails if tmpfs cannot hold `bytes` in `files` files. */
@@ -32,6 +42,23 @@ export function openScratch(needed: { bytes: number; files: number }): Scratch {
 /** Removes a folder inside the scratch folder, to free its memory early. */
 export function removeFolder(path: string): void {
   rmSync(path, { recursive: true, force: true })
+}
+
+/**
+ * Writes and removes a file of the given size. Memory that the machine hands out for the first time costs
+ * several times as much as memory used before (page faults into the hypervisor), and would fall on whoever
+ * comes first.
+ */
+export function warmMemory(scratch: Scratch, bytes: number): void {
+  const path = join(scratch.root, 'warm')
+  const block = Buffer.alloc(warmBlockBytes)
+  const file = openSync(path, 'w')
+  try {
+    for (let written = 0; written < bytes; written += block.length) writeSync(file, block)
+  } finally {
+    closeSync(file)
+    rmSync(path)
+  }
 }
 
 function closeScratch(scratch: Scratch): void {

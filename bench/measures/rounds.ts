@@ -16,7 +16,7 @@ import { measure, type Command } from '../measure.ts'
 import type { MeasureName } from '../options.ts'
 import { folderBytes, type Peer, type PeerName, type Repository } from '../peers/peer.ts'
 import type { Sample, Step } from '../record.ts'
-import { removeFolder, type Scratch } from '../scratch.ts'
+import { removeFolder, warmMemory, type Scratch } from '../scratch.ts'
 
 /** What the rounds work with; samples are appended as they come. */
 export interface Rounds {
@@ -97,6 +97,7 @@ interface StepRun {
 /** One turn of each peer; backups must say that they are complete. */
 async function measureStep(rounds: Rounds, run: StepRun): Promise<void> {
   for (const { peer, repository } of run.turns) {
+    warmMemory(rounds.scratch, bytesOf(rounds.files))
     const bytesBefore = folderBytes(repository.storePath)
     const { usage, stdout } = await measure(rounds.scratch, run.command(repository))
     if (run.step !== 'restore' && run.step !== 'check') repository.confirm(stdout)
@@ -107,6 +108,11 @@ async function measureStep(rounds: Rounds, run: StepRun): Promise<void> {
     const bytes = `${(usage.rssBytes / 1e6).toFixed(0)} MB, repository +${(newBytes / 1e6).toFixed(1)} MB`
     rounds.note(`round ${run.round}/${rounds.count} ${run.step} ${peer}: ${seconds}, ${bytes}`)
   }
+}
+
+/** What a peer may need at once: a repository or a restored tree, each as large as the shop. */
+function bytesOf(files: ShopFile[]): number {
+  return files.reduce((sum, file) => sum + file.bytes, 0)
 }
 
 interface Scene {

@@ -67,11 +67,17 @@ const DIRECTORY_BYTES = 262144
 /** mallopt(3) */
 const M_ARENA_MAX = -8
 const M_MMAP_THRESHOLD = -3
+const M_TRIM_THRESHOLD = -1
 /**
  * Below it freed blocks are used again: with 256 KiB pages are faulted in anew, 5 % of the time for 10 MB
  * less.
  */
 const MMAP_THRESHOLD_BYTES = 4 * 1024 * 1024
+/**
+ * Setting one threshold stops glibc from moving this one up by itself: the end of the heap would go back
+ * and be faulted in again with every frame.
+ */
+const TRIM_THRESHOLD_BYTES = 16 * 1024 * 1024
 
 let libc: Libc | undefined
 let unloadable: Failure | undefined
@@ -90,6 +96,7 @@ export function tuneAllocator(): void {
   allocatorIsTuned = true
   callOf('mallopt')(M_ARENA_MAX, 1)
   callOf('mallopt')(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+  callOf('mallopt')(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 }
 
 /** Whether this system's C library can be called. */
