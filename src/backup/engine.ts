@@ -1,8 +1,8 @@
 /**
  * The equipment of one running backup: index, saver, lanes and the writing of index runs as packs become
- * durable. tendEngine() is called now and then between batches: every 60 s it writes what is durable into an
- * index run, so that an interrupted backup can be adopted, and it turns the session table over when that
- * fills.
+ * durable. tendEngine() is called now and then between batches: every 60 s, or 131 072 chunks, it writes what
+ * is durable into an index run, so that an interrupted backup can be adopted, and it turns the session table
+ * over when that fills.
  */
 import type { Clock } from '../base/clock.ts'
 import { boundHeap } from '../base/garbage.ts'
@@ -22,6 +22,7 @@ import {
 import {
   buildSessionRun,
   newRunWriter,
+  pendingChunks,
   writeRun,
   type AdoptedRuns,
   type RunWriter,
@@ -33,6 +34,8 @@ import { closeLanes, flushLanes, newLanes, refreshLanes, type Lanes } from './la
 import type { SegmentResult } from './segment.ts'
 
 const RUN_INTERVAL_MS = 60_000
+/** Encoding a run takes about 120 bytes a chunk (bench: growth by files). */
+const RUN_CHUNKS = 131_072
 
 export interface Engine {
   readonly saver: Saver
@@ -111,7 +114,8 @@ export function openEngine(options: EngineOptions): Engine {
 /** Keeps the promises of the file header. Fails: as the store's put. */
 export async function tendEngine(engine: Engine): Promise<void> {
   if (isSessionFilling(engine.shared)) await turnTable(engine)
-  if (engine.clock.elapsed() - engine.lastRun < RUN_INTERVAL_MS) return
+  const isDue = engine.clock.elapsed() - engine.lastRun >= RUN_INTERVAL_MS
+  if (!isDue && pendingChunks(engine.runs) < RUN_CHUNKS) return
   engine.lastRun = engine.clock.elapsed()
   await writeRun(engine.runs)
 }

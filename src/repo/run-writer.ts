@@ -57,6 +57,13 @@ export function newRunWriter(
   }
 }
 
+/** Chunks that are stored and that no run lists yet. */
+export function pendingChunks(writer: RunWriter): number {
+  let chunks = 0
+  for (const pack of writer.pending) chunks += pack.chunkClasses.length
+  return chunks
+}
+
 /** Writes one run for the packs stored since the last; durable when it resolves. Fails: as the store's put. */
 export async function writeRun(writer: RunWriter): Promise<void> {
   if (writer.pending.length === 0) return
