@@ -3,7 +3,8 @@
  * stored after the last run. Nothing is believed that was not looked at: runs must list packs that are there
  * in full length, packs without a run are read and hashed.
  */
-import { INDEX_PACK_BYTES, decodeIndexRun, indexPackAt } from '../format/index-run.ts'
+import { INDEX_PACK_BYTES, indexPackAt } from '../format/index-run.ts'
+import { decodeIndexRun } from '../format/index-run-decoder.ts'
 import { isFailure } from '../base/failure.ts'
 import { decodeSigned, verifySigned } from '../format/signed.ts'
 import { parseSession, type LineageRun, type Session } from '../format/snapshot.ts'

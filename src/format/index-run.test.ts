@@ -5,9 +5,6 @@ import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { isFailure } from '../base/failure.ts'
 import {
-  beginIndexRun,
-  decodeIndexBlock,
-  decodeIndexRun,
   encodeIndexPacks,
   encodeIndexRun,
   INDEX_BLOCK_BYTES,
@@ -15,11 +12,11 @@ import {
   indexEntryAt,
   indexPackAt,
   putIndexEntry,
-  scanIndexRun,
   sortIndexEntries,
   type IndexPack,
   type IndexRun,
 } from './index-run.ts'
+import { beginIndexRun, decodeIndexBlock, decodeIndexRun, scanIndexRun } from './index-run-decoder.ts'
 
 const indexKey = Buffer.alloc(32, 7)
 const salt = Buffer.alloc(16, 9)

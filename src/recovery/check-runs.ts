@@ -5,15 +5,13 @@
  */
 import { corrupt } from '../base/bytes.ts'
 import { CHUNK_ID_BYTES, PACK_KINDS, type PackKind } from '../format/pack.ts'
+import { INDEX_ENTRY_BYTES, indexEntryAt, indexPackAt } from '../format/index-run.ts'
 import {
   beginIndexRun,
   decodeIndexBlocks,
-  INDEX_ENTRY_BYTES,
-  indexEntryAt,
-  indexPackAt,
   scanIndexRun,
   type ExpectedIndexRun,
-} from '../format/index-run.ts'
+} from '../format/index-run-decoder.ts'
 import { sha256 } from '../format/seal.ts'
 import type { LineageSet } from '../format/snapshot.ts'
 import { isDamage } from '../repo/damage.ts'

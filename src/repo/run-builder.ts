@@ -8,14 +8,8 @@ import { closeSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import { assert, Failure } from '../base/failure.ts'
 import { randomHex } from '../base/random.ts'
-import {
-  beginIndexRun,
-  compareIndexEntries,
-  decodeIndexBlocks,
-  INDEX_ENTRY_BYTES,
-  INDEX_PACK_BYTES,
-  type ExpectedIndexRun,
-} from '../format/index-run.ts'
+import { compareIndexEntries, INDEX_ENTRY_BYTES, INDEX_PACK_BYTES } from '../format/index-run.ts'
+import { beginIndexRun, decodeIndexBlocks, type ExpectedIndexRun } from '../format/index-run-decoder.ts'
 import {
   addToBloom,
   attachRun,

@@ -13,13 +13,8 @@ import {
   NODE_SPAN_BYTES,
   type Extents,
 } from '../../src/format/content.ts'
-import {
-  decodeIndexRun,
-  indexEntryAt,
-  INDEX_ENTRY_BYTES,
-  INDEX_PACK_BYTES,
-  indexPackAt,
-} from '../../src/format/index-run.ts'
+import { indexEntryAt, INDEX_ENTRY_BYTES, INDEX_PACK_BYTES, indexPackAt } from '../../src/format/index-run.ts'
+import { decodeIndexRun } from '../../src/format/index-run-decoder.ts'
 import {
   decodeFooter,
   FOOTER_BYTES,
