@@ -3,7 +3,7 @@
  * parity. The published form is measured: dist/ is built from this checkout first.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { preparePlace, type Peer, type Place, type Repository } from './peer.ts'
 
@@ -18,16 +18,20 @@ export function openBackstock(path: string | undefined): Peer {
 }
 
 function publishedCommand(): string[] {
-  if (existsSync(join(checkout, 'tsconfig.build.json'))) {
-    const compiler = join(checkout, 'node_modules/.bin/tsc')
-    const built = spawnSync(compiler, ['-p', 'tsconfig.build.json'], { cwd: checkout, encoding: 'utf8' })
-    if (built.status !== 0) throw new Error(`Cannot build backstock:\n${built.stdout}${built.stderr}`)
-  }
-  const main = ['dist/cli/main.js', 'src/cli/main.ts'].map((name) => join(checkout, name)).find(existsSync)
-  if (main === undefined) {
-    throw new Error('Cannot find backstock: neither dist/cli/main.js nor src/cli/main.ts exists')
-  }
-  return commandOf(main)
+  const compiler = join(checkout, 'node_modules/.bin/tsc')
+  const built = spawnSync(compiler, ['-p', 'tsconfig.build.json'], { cwd: checkout, encoding: 'utf8' })
+  if (built.status !== 0) throw new Error(`Cannot build backstock:\n${built.stdout}${built.stderr}`)
+  return [process.execPath, layOutPackage()]
+}
+
+/** The launcher beside dist/ and without src/, as npm installs it: it then runs what was built. */
+function layOutPackage(): string {
+  const folder = join(checkout, 'node_modules/.cache/backstock-bench')
+  rmSync(folder, { recursive: true, force: true })
+  mkdirSync(folder, { recursive: true })
+  cpSync(join(checkout, 'bin'), join(folder, 'bin'), { recursive: true })
+  symlinkSync(join(checkout, 'dist'), join(folder, 'dist'))
+  return join(folder, 'bin/backstock')
 }
 
 function commandOf(path: string): string[] {
