@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import {
   closeSync,
   fstatSync,
@@ -178,6 +179,24 @@ test('`lockFile()` ends with the process that held it, killed or not', async () 
   await ended
   assert.equal(posix.lockFile(fd), true)
   closeSync(fd)
+})
+
+test('`endWithParent()` ends a child with the process that started it, however that ends', async () => {
+  const child = `
+    import { endWithParent } from ${JSON.stringify(import.meta.resolve('./posix.ts'))}
+    setInterval(() => {}, 1000)
+    process.stdout.write(JSON.stringify([endWithParent(process.ppid, 'SIGTERM'), endWithParent(1 << 29, 'SIGTERM')]))`
+  const parent = `
+    import { spawn } from 'node:child_process'
+    spawn(process.execPath, ['--input-type=module', '-e', ${JSON.stringify(child)}], { stdio: 'inherit' })`
+  const started = spawn(process.execPath, ['--input-type=module', '-e', parent], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [said] = (await once(started.stdout, 'data')) as [Buffer]
+  assert.equal(String(said), '[true,false]')
+  started.kill('SIGKILL')
+  // The pipe is the child's too.
+  await once(started, 'close')
 })
 
 test('`punchHole()` gives the space back and leaves the size', () => {

@@ -8,6 +8,7 @@
  * reads both.
  */
 import { createRequire } from 'node:module'
+import { constants } from 'node:os'
 import { getSystemErrorMessage, getSystemErrorName } from 'node:util'
 import { displayName } from './file-entry.ts'
 import { Failure } from './failure.ts'
@@ -43,6 +44,7 @@ const PROTOTYPES = {
   fadvise: 'int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)',
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
   getdents: 'int64_t getdents64(int fd, void *entries, size_t size)',
+  prctl: 'int prctl(int option, uint64_t value)',
 } as const
 
 // Linux numbers, equal on x86-64 and arm64.
@@ -58,6 +60,7 @@ const PUNCH_HOLE_KEEP_SIZE = 2 | 1
 const S_IFIFO = 0o010000
 const S_IFCHR = 0o020000
 const S_IFBLK = 0o060000
+const PR_SET_PDEATHSIG = 1
 const NANOSECONDS = 1_000_000_000n
 
 /** The system allows 64 KiB for one value and for the list of names (xattr(7)). */
@@ -249,6 +252,16 @@ export function unlockFile(fd: number): void {
 /** Makes everything written to the file system of `fd` durable. Blocks the thread until it is. */
 export function syncFileSystem(fd: number): void {
   if (callOf('syncfs')(fd) !== 0) throw systemError('syncfs', fd)
+}
+
+/**
+ * Has the system send `signal` to this process when the one that started it ends, however that ends; maybe
+ * several times, since each thread of a parent counts. False if `parent` has ended already: then none comes.
+ * Only for the main thread.
+ */
+export function endWithParent(parent: number, signal: NodeJS.Signals): boolean {
+  if (callOf('prctl')(PR_SET_PDEATHSIG, constants.signals[signal]) !== 0) throw systemError('prctl', parent)
+  return process.ppid === parent
 }
 
 /** A hint for the page cache, never fails: `sequential` reads ahead further, `done` lets clean pages go. */

@@ -14,7 +14,11 @@ async function main(): Promise<void> {
   const argv = process.argv.slice(2)
   if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
     // run.ts does this for everything else.
-    process.stdout.on('error', () => process.exit(0))
+    process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') process.exit(0)
+      console.error(`backstock: Cannot write to standard output: ${error.message}`)
+      process.exit(1)
+    })
     process.stdout.write(`${ownVersion()}\n`)
     return
   }
@@ -31,7 +35,7 @@ async function main(): Promise<void> {
     stdout: process.stdout,
     stderr: process.stderr,
     clock: systemClock,
-    signal: cancelOnSignals(cancelledExit),
+    signal: cancelOnSignals(cancelledExit, process.env),
     version: ownVersion(),
   })
   // A stray handle must not keep the program alive, and what is printed must arrive before it ends.

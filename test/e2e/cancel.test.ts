@@ -3,9 +3,9 @@
  * work.
  */
 import assert from 'node:assert/strict'
-import type { ChildProcessWithoutNullStreams } from 'node:child_process'
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
@@ -15,6 +15,7 @@ import {
   eventsOf,
   here,
   makeHost,
+  program,
   putFile,
   run,
   type ShopHost,
@@ -85,8 +86,11 @@ test('SIGINT ends a backup with 130 and no snapshot; the next one adopts what wa
 })
 
 /** A child that reads standard input as the source `name`, and has begun to. */
-async function startReading(name: string): Promise<ChildProcessWithoutNullStreams> {
-  const child = start(host, ['backup', name, '--stdin'])
+async function startReading(
+  name: string,
+  begin: typeof start = start,
+): Promise<ChildProcessWithoutNullStreams> {
+  const child = begin(host, ['backup', name, '--stdin'])
   child.stdin.write('the first part')
   const sessions = join(host.dir, 'repo/sessions')
   await until(() =>
@@ -125,4 +129,37 @@ test('SIGINT while waiting for standard input ends at once', async () => {
   } finally {
     child.kill('SIGKILL')
   }
+})
+
+/** Starts the program as a Node does that is too old for it: by the bundled one, as a child of its own. */
+function startByOldNode({ dir, env }: ShopHost, argv: readonly string[]): ChildProcessWithoutNullStreams {
+  putFile(
+    host,
+    'old-node.cjs',
+    `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.11.0' } })`,
+  )
+  return spawn(process.execPath, ['--require', './old-node.cjs', program, ...argv], { cwd: dir, env })
+}
+
+test('a launcher that is killed takes its backup with it, cleanly', { timeout: 30_000 }, async () => {
+  const launcher = await startReading('orphan', startByOldNode)
+  const [child] = readFileSync(`/proc/${launcher.pid}/task/${launcher.pid}/children`, 'utf8').split(' ')
+  let stderr = ''
+  launcher.stderr.on('data', (data: Buffer) => (stderr += data.toString()))
+  try {
+    launcher.kill('SIGKILL')
+    // Its pipes are those of the child: they close when that has ended too.
+    await once(launcher, 'close')
+    assert.match(stderr, /^backstock: Stopped reading standard input/m)
+    assert.equal((await here(host, ['ls', 'orphan:latest'])).exit, 1)
+  } finally {
+    if (existsSync(`/proc/${child}`)) process.kill(Number(child), 'SIGKILL')
+  }
+})
+
+test('the program ends by itself when its launcher has ended before it looks', () => {
+  const nobody = spawnSync('true').pid
+  const env = { ...host.env, BACKSTOCK_LAUNCHER: String(nobody) }
+  const ended = spawnSync(process.execPath, [program, 'snapshots'], { cwd: host.dir, env, encoding: 'utf8' })
+  assert.deepEqual([ended.status, ended.stdout, ended.stderr], [130, '', ''])
 })

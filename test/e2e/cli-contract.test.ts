@@ -170,7 +170,7 @@ async function waitingChild(options: { stubborn?: boolean } = {}): Promise<Child
     process.exitCode = await runProgram(
       {
         argv: ['backup'], cwd: '/', version: '1', env, stdin, stdout, stderr,
-        clock: systemClock, signal: cancelOnSignals(cancelledExit),
+        clock: systemClock, signal: cancelOnSignals(cancelledExit, env),
       },
       { backup: async () => waiting },
     )`

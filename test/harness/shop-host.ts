@@ -12,7 +12,8 @@ import { fileURLToPath } from 'node:url'
 import { systemClock } from '../../src/base/clock.ts'
 import { type Outcome, runHere } from './cli-world.ts'
 
-const program = fileURLToPath(new URL('../../bin/backstock', import.meta.url))
+/** bin/backstock */
+export const program = fileURLToPath(new URL('../../bin/backstock', import.meta.url))
 
 export interface ShopHost {
   readonly dir: string
