@@ -5,8 +5,6 @@
  */
 import type { FileEntry } from '../base/file-entry.ts'
 import { Failure } from '../base/failure.ts'
-import { noteWork } from '../base/garbage.ts'
-import { NODE_SPAN_BYTES } from '../format/content.ts'
 import { ENTRY_FLAGS, type TreeEntry } from '../format/tree.ts'
 import {
   addEntry,
@@ -23,16 +21,24 @@ import { isTrusted, readXattrs, sameStat } from '../sources/files/stat.ts'
 import type { WalkEvent } from '../sources/files/walk.ts'
 import type { SourceEvent, StreamEvent } from '../sources/source.ts'
 import { finishFile } from './file-item.ts'
-import { nextResults, submitBatch, type Lanes } from './lanes.ts'
+import {
+  addSegments,
+  handOutBatch,
+  isBatchFull,
+  newHandOut,
+  saveInline,
+  segmentCount,
+  takeAnswers,
+  type HandOut,
+  type SegmentedFile,
+} from './hand-out.ts'
+import { nextResults, type Lanes } from './lanes.ts'
 import type { Marks } from './marks.ts'
 import { markPairs } from './marks.ts'
 import { enterParent, findParent, leaveParent, type ParentCursor } from './parent-cursor.ts'
-import { saveSegment, type SegmentJob, type SegmentResult } from './segment.ts'
+import type { SegmentResult } from './segment.ts'
 import { saveStream } from './stream.ts'
 
-/** A batch is as many files as this, or as many bytes. */
-const BATCH_FILES_MAX = 128
-const BATCH_BYTES_MAX = 16 * 1024 * 1024
 /** Entries that wait for earlier ones; about 1 KB each. */
 const QUEUE_ITEMS_MAX = 2048
 /** Hard links remembered so that their file is read once. */
@@ -66,8 +72,6 @@ export interface TreeSaver {
   readonly packNumbers: readonly number[]
   readonly marks: Marks
   readonly ignoreInode: boolean
-  /** Page bytes of a file by its path, DETECT_PAGES to look at it. */
-  readonly pageBytesOf: (path: string) => number
   /** Called between batches: the engine's housekeeping. */
   readonly tend: () => Promise<void>
   readonly signal: AbortSignal | undefined
@@ -75,10 +79,7 @@ export interface TreeSaver {
   readonly totals: TreeTotals
   readonly queue: Item[]
   queueAt: number
-  readonly waiting: Map<number, { item: FileItem; segment: number }>
-  nextJob: number
-  batch: SegmentJob[]
-  batchBytes: number
+  readonly out: HandOut
   readonly links: Map<string, FileItem>
   /** Directories that the builder is in. */
   readonly open: Seen[]
@@ -93,13 +94,9 @@ interface ReadyItem {
   readonly pages: readonly PageSegment[]
 }
 
-interface FileItem {
+interface FileItem extends SegmentedFile {
   readonly kind: 'file'
-  readonly path: string
-  readonly entry: FileEntry
   readonly flags: number
-  readonly results: (SegmentResult | undefined)[]
-  missing: number
   /** The item of another name of the same file, which comes earlier in the queue. */
   readonly sameAs: FileItem | undefined
   done: ReadyItem | undefined
@@ -113,6 +110,7 @@ export function newTreeSaver(options: {
   readonly packNumbers: readonly number[]
   readonly marks: Marks
   readonly ignoreInode: boolean
+  /** Page bytes of a file by its path, DETECT_PAGES to look at it. */
   readonly pageBytesOf: (path: string) => number
   /** Called between batches: the engine's housekeeping. */
   readonly tend: () => Promise<void>
@@ -139,10 +137,7 @@ export function newTreeSaver(options: {
     },
     queue: [],
     queueAt: 0,
-    waiting: new Map(),
-    nextJob: 0,
-    batch: [],
-    batchBytes: 0,
+    out: newHandOut(options.lanes, options.pageBytesOf),
     links: new Map(),
     open: [],
   }
@@ -159,7 +154,7 @@ export async function saveWalk(
   for (const event of walk) {
     if (event.kind === 'stream') await takeStream(tree, event, onProgress)
     else takeEvent(tree, event)
-    if (tree.batch.length >= BATCH_FILES_MAX || tree.batchBytes >= BATCH_BYTES_MAX) await submit(tree)
+    if (isBatchFull(tree.out)) await submit(tree)
     if (tree.queue.length - tree.queueAt >= QUEUE_ITEMS_MAX) await drain(tree, QUEUE_ITEMS_MAX / 2)
     if (++seen % 1024 === 0) {
       onProgress(tree.totals, event.path)
@@ -175,14 +170,9 @@ export async function saveWalk(
 
 /** The lanes call this; results come in any order. */
 export function takeResults(tree: TreeSaver, results: readonly SegmentResult[]): void {
-  for (const result of results) {
-    const waiting = tree.waiting.get(result.index)
-    if (waiting === undefined) continue
-    tree.waiting.delete(result.index)
-    waiting.item.results[waiting.segment] = result
-    waiting.item.missing--
+  takeAnswers(tree.out, results, (result) => {
     countResult(tree, result)
-  }
+  })
 }
 
 function countResult(tree: TreeSaver, result: SegmentResult): void {
@@ -291,44 +281,11 @@ function queueFile(tree: TreeSaver, path: string, seen: Seen, record: CacheRecor
     if (tree.links.size >= LINKS_MAX) tree.links.clear()
     tree.links.set(link, item)
   }
-  for (let segment = 0; segment < segments; segment++) queueSegment(tree, item, segment, record)
-}
-
-function queueSegment(
-  tree: TreeSaver,
-  item: FileItem,
-  segment: number,
-  record: CacheRecord | undefined,
-): void {
-  const job = jobOf(tree, item, segment, item.results.length)
-  tree.waiting.set(job.index, { item, segment })
-  tree.batch.push({ ...job, parent: record?.pages[segment] })
-  tree.batchBytes += Math.min(NODE_SPAN_BYTES, item.entry.size - job.offset)
-}
-
-function segmentCount(entry: FileEntry): number {
-  return Math.max(1, Math.ceil(entry.size / NODE_SPAN_BYTES))
-}
-
-function jobOf(tree: TreeSaver, item: FileItem, segment: number, segments: number): SegmentJob {
-  return {
-    index: tree.nextJob++,
-    path: item.path,
-    offset: segment * NODE_SPAN_BYTES,
-    whole: segments === 1,
-    last: segment === segments - 1,
-    pageBytes: tree.pageBytesOf(item.path),
-    parent: undefined,
-  }
+  addSegments(tree.out, item, record?.pages)
 }
 
 async function submit(tree: TreeSaver): Promise<void> {
-  if (tree.batch.length === 0) return
-  const jobs = tree.batch
-  noteWork(tree.batchBytes)
-  tree.batch = []
-  tree.batchBytes = 0
-  await submitBatch(tree.lanes, jobs)
+  if (!(await handOutBatch(tree.out))) return
   throwIfCancelled(tree)
   await tree.tend()
   await drainReady(tree)
@@ -395,13 +352,8 @@ async function finishFileItem(tree: TreeSaver, item: FileItem): Promise<ReadyIte
 
 /** A further name of a file that could not be read by its first one. */
 async function finishAlone(tree: TreeSaver, item: FileItem): Promise<ReadyItem | undefined> {
-  const segments = segmentCount(item.entry)
-  const results: SegmentResult[] = []
-  for (let segment = 0; segment < segments; segment++) {
-    const result = await saveSegment(tree.lanes.inline, jobOf(tree, item, segment, segments))
-    countResult(tree, result)
-    results.push(result)
-  }
+  const results = await saveInline(tree.out, item)
+  for (const result of results) countResult(tree, result)
   return await finishRead(tree, item, results)
 }
 
