@@ -175,7 +175,8 @@ async function readLoosePack(
 ): Promise<StoredPack | undefined> {
   const { store, config, domain, keys } = context
   const repository = Buffer.from(config.repository, 'hex')
-  const owner = { repository, domain: domain.id, indexKey: keys.indexKey }
+  const { indexKey, frameBytesMax } = keys
+  const owner = { repository, domain: domain.id, indexKey, frameBytesMax }
   try {
     const footer = await readPackFooter(store, owner, blob)
     if (footer.packSet.toString('hex') !== packSet) return undefined

@@ -237,7 +237,7 @@ test('a file that grew into a further segment while the walk went on counts as c
   const scene = await makeScene(t, 0, {
     chunking: {
       ...SMALL_CHUNKING,
-      cdc: { minBytes: 524_288, maskBits: 19, maxBytes: 8_388_608, restartBytes: 67_108_864 },
+      cdc: { minBytes: 524_288, maskBits: 19, maxBytes: 8_388_608 },
       packBytesMax: 16_777_216,
     },
   })

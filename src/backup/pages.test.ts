@@ -152,7 +152,7 @@ function readPacks(chain: Chain): void {
     chain.packsRead.add(name)
     const footer = decodeFooter(bytes, name)
     const sealed = bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes)
-    const header = openHeader(footer, sealed, Buffer.from(keys.indexKey), name)
+    const header = openHeader(footer, sealed, { indexKey: keys.indexKey, frameBytesMax: 327_680 }, name)
     const opener = newFrameOpener(footer, header, openPackKey(footer, epoch.privateKey, name))
     header.chunkBytes.forEach((length, number) => {
       const frame = header.chunkFrame[number]!

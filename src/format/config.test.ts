@@ -5,6 +5,7 @@ import { isFailure } from '../base/failure.ts'
 import { ageRecipient, newAgeIdentity } from './age.ts'
 import {
   checkFeatures,
+  contentFrameBytesMax,
   configName,
   configNumber,
   DEFAULT_CHUNKING,
@@ -93,6 +94,15 @@ test('a newer version or an unknown required feature is repo.newer, before anyth
   assert.throws(() => parseConfig(strange, 'config/1'), /sharding/)
   assert.throws(() => checkFeatures({ version: 1, features: { required: ['x'] } }, 'c'), fails('repo.newer'))
   checkFeatures({ version: 1, features: { required: [] } }, 'c')
+})
+
+test('contentFrameBytesMax() is the largest of what a writer may put into one frame', () => {
+  const { cdc } = DEFAULT_CHUNKING
+  const of = (maxBytes: number, pagesRunBytes: number): number =>
+    contentFrameBytesMax({ ...DEFAULT_CHUNKING, cdc: { ...cdc, maxBytes }, pagesRunBytes })
+  assert.equal(contentFrameBytesMax(DEFAULT_CHUNKING), 8 * 1024 * 1024)
+  assert.equal(of(1_000_000, 2_000_000), 2_000_000)
+  assert.equal(of(256, 4096), 320 * 1024, 'small chunks share a frame, whatever their size')
 })
 
 test('configNumber() reads only what configName() writes', () => {

@@ -7,6 +7,7 @@
 import * as z from 'zod'
 import { corrupt } from '../base/bytes.ts'
 import { Failure } from '../base/failure.ts'
+import { FRAME_BYTES, OWN_FRAME_BYTES } from './pack.ts'
 import { sha256 } from './seal.ts'
 import { checkVersion, hex, name, parsePayload, time } from './shapes.ts'
 
@@ -55,10 +56,8 @@ export interface ConfigChunking {
     readonly minBytes: number
     readonly maskBits: number
     readonly maxBytes: number
-    readonly restartBytes: number
   }
   readonly pagesRunBytes: number
-  readonly frameBytes: number
   readonly inlineBytesMax: number
   readonly packBytesMax: number
 }
@@ -84,9 +83,8 @@ export interface Config {
 
 /** How a repository cuts unless it is told otherwise (docs/format.md, section 2). */
 export const DEFAULT_CHUNKING: ConfigChunking = {
-  cdc: { minBytes: 524_288, maskBits: 19, maxBytes: 8_388_608, restartBytes: 67_108_864 },
+  cdc: { minBytes: 524_288, maskBits: 19, maxBytes: 8_388_608 },
   pagesRunBytes: 131_072,
-  frameBytes: 262_144,
   inlineBytesMax: 512,
   packBytesMax: 16_777_216,
 }
@@ -101,10 +99,8 @@ const chunkingShape = z
       minBytes: bytes(64, 64 * MIB),
       maskBits: z.int().min(4).max(30),
       maxBytes: bytes(256, 64 * MIB),
-      restartBytes: bytes(4 * KIB, 1024 * MIB),
     }),
     pagesRunBytes: bytes(4 * KIB, 16 * MIB),
-    frameBytes: bytes(4 * KIB, 16 * MIB),
     inlineBytesMax: bytes(0, 64 * KIB),
     packBytesMax: bytes(64 * KIB, 256 * MIB),
   })
@@ -198,6 +194,11 @@ function parseConfigAgrees(config: Config, what: string): void {
     const isAscending = domain.epochs.every((each, at) => each.epoch > (domain.epochs[at - 1]?.epoch ?? 0))
     if (!isAscending) throw corrupt(what, `lists the epochs of domain ${domain.id} out of order`)
   }
+}
+
+/** Plaintext bytes that a frame of file content has at most where files are cut so. */
+export function contentFrameBytesMax({ cdc, pagesRunBytes }: ConfigChunking): number {
+  return Math.max(cdc.maxBytes, pagesRunBytes, FRAME_BYTES + OWN_FRAME_BYTES)
 }
 
 /** How objects name a recipient: the first 8 bytes of SHA-256 of its `age1…` text, hex. */

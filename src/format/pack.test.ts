@@ -45,12 +45,14 @@ function addRaw(pack: OpenPack, chunks: readonly Uint8Array[]): void {
   addFrame(pack, { kind: 'data', codec: CODECS.raw, body, plainBytes: body.length, chunks: list })
 }
 
-function open(object: Uint8Array): { opener: FrameOpener; frames: Buffer[] } {
+const reading = { indexKey, frameBytesMax: FRAME_PLAIN_BYTES_MAX }
+
+function open(object: Uint8Array, by = reading): { opener: FrameOpener; frames: Buffer[] } {
   const footer = decodeFooter(object, 'a pack')
   const header = openHeader(
     footer,
     object.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes),
-    indexKey,
+    by,
     'a pack',
   )
   const opener = newFrameOpener(footer, header, openPackKey(footer, epoch.privateKey, 'a pack'))
@@ -156,17 +158,47 @@ test('a pack of another format or suite is refused as newer', () => {
   )
 })
 
+const isCorrupt = (error: unknown): boolean => isFailure(error, 'repo.corrupt')
+
+/** A pack of one frame that says it opens to `plainBytes`. */
+function claiming(plainBytes: number, body: Buffer, with_: Partial<PackIdentity> = {}): Buffer {
+  const pack = newPack({ ...identity, ...with_ }, Buffer.alloc(65_536), randomBytes(16), randomBytes(32))
+  const chunks = [{ id: Buffer.alloc(32, 1), bytes: plainBytes }]
+  const kind = pack.identity.kind === 'tree' ? 'tree' : 'data'
+  addFrame(pack, { kind, codec: CODECS.zstd, body, plainBytes, chunks })
+  return finishPack(pack, indexKey, epoch.publicKey)
+}
+
 test('a header whose frames open to more than a chunk may be, or are stored in far more, is refused', () => {
-  const frame = (plainBytes: number, body: Buffer): Buffer => {
-    const pack = emptyPack(65_536)
-    const chunks = [{ id: Buffer.alloc(32, 1), bytes: plainBytes }]
-    addFrame(pack, { kind: 'data', codec: CODECS.zstd, body, plainBytes, chunks })
-    return finishPack(pack, indexKey, epoch.publicKey)
+  assert.equal(open(claiming(FRAME_PLAIN_BYTES_MAX, Buffer.alloc(22))).frames.length, 1)
+  assert.throws(() => open(claiming(FRAME_PLAIN_BYTES_MAX + 1, Buffer.alloc(22))), isCorrupt)
+  assert.throws(() => open(claiming(700 * 1024 * 1024, Buffer.alloc(22_000))), isCorrupt)
+  assert.equal(open(claiming(5000, Buffer.alloc(6000))).frames.length, 1)
+  assert.throws(() => open(claiming(5000, Buffer.alloc(6009))), isCorrupt)
+})
+
+test("frames of file content are bound by the config's sizes, of trees by the hard bound alone", () => {
+  const small = { indexKey, frameBytesMax: 9000 }
+  assert.equal(open(claiming(9000, Buffer.alloc(22)), small).frames.length, 1)
+  assert.throws(() => open(claiming(9001, Buffer.alloc(22)), small), isCorrupt)
+  assert.equal(open(claiming(9001, Buffer.alloc(22), { kind: 'tree' }), small).frames.length, 1)
+  const large = { indexKey, frameBytesMax: 2 * FRAME_PLAIN_BYTES_MAX }
+  assert.throws(() => open(claiming(FRAME_PLAIN_BYTES_MAX + 1, Buffer.alloc(22)), large), isCorrupt)
+})
+
+test('a frame of a class that does not belong into its pack is refused', () => {
+  assert.throws(() => open(claiming(10, Buffer.alloc(5), { kind: 'refs' })), /of class 1 in a refs pack/)
+})
+
+test('a header of more chunks than an index run can number is refused', () => {
+  const pack = emptyPack(4 * 1024 * 1024)
+  const chunk = { id: Buffer.alloc(32), bytes: 0 }
+  const add = (count: number): void => {
+    const chunks = Array.from({ length: count }, () => chunk)
+    addFrame(pack, { kind: 'data', codec: CODECS.raw, body: Buffer.alloc(0), plainBytes: 0, chunks })
   }
-  const isCorrupt = (error: unknown): boolean => isFailure(error, 'repo.corrupt')
-  assert.equal(open(frame(FRAME_PLAIN_BYTES_MAX, Buffer.alloc(22))).frames.length, 1)
-  assert.throws(() => open(frame(FRAME_PLAIN_BYTES_MAX + 1, Buffer.alloc(22))), isCorrupt)
-  assert.throws(() => open(frame(700 * 1024 * 1024, Buffer.alloc(22_000))), isCorrupt)
-  assert.equal(open(frame(5000, Buffer.alloc(6000))).frames.length, 1)
-  assert.throws(() => open(frame(5000, Buffer.alloc(6009))), isCorrupt)
+  add(PACK_CHUNKS_MAX - 1)
+  add(1)
+  add(1)
+  assert.throws(() => open(finishPack(pack, indexKey, epoch.publicKey)), /claims 65536 chunks/)
 })

@@ -21,7 +21,11 @@ const MAGIC = Buffer.from('BKSTPACK')
 const FRAME_MAGIC = Buffer.from('BKSTFRAM')
 const TAG_BYTES = 16
 const FRAME_RECORD_BYTES = 12
-/** The largest chunk that a config allows (cdc.maxBytes): what a frame may open to at most. */
+/** Chunks of at least this many bytes get a frame of their own. */
+export const OWN_FRAME_BYTES = 64 * 1024
+/** A frame of smaller chunks ends when it has this many bytes. */
+export const FRAME_BYTES = 256 * 1024
+/** What no frame may open to more than, whatever the config says. */
 export const FRAME_PLAIN_BYTES_MAX = 64 * 1024 * 1024
 /** What a frame may be stored in above its plaintext: the tag, and a codec's own bytes. */
 const FRAME_OVERHEAD_BYTES_MAX = 1024
@@ -39,6 +43,12 @@ export const PACK_KINDS = { data: 1, tree: 2, refs: 3 } as const
 export type PackKind = keyof typeof PACK_KINDS
 export const CHUNK_CLASSES = { data: 1, run: 2, delta: 3, tree: 4, extents: 5, hashes: 6, refs: 7 } as const
 export type ChunkClass = keyof typeof CHUNK_CLASSES
+/** Which classes lie in packs of which kind. */
+const PACK_CLASSES: Readonly<Record<PackKind, readonly number[]>> = {
+  data: [1, 2, 3],
+  tree: [4, 5, 6],
+  refs: [7],
+}
 export const CODECS = { raw: 0, zstd: 1 } as const
 export type Codec = (typeof CODECS)[keyof typeof CODECS]
 
@@ -207,6 +217,13 @@ export function decodeFooter(tail: Uint8Array, what: string): PackFooter {
   }
 }
 
+/** What opening a header takes of a domain. */
+export interface HeaderReading {
+  readonly indexKey: Uint8Array
+  /** Plaintext bytes of a frame of file content: contentFrameBytesMax() of the config. */
+  readonly frameBytesMax: number
+}
+
 /** Where the frames and chunks of a pack lie: arrays by frame number and by chunk number. */
 export interface PackHeader {
   readonly frameOffset: Float64Array
@@ -229,19 +246,21 @@ export interface PackHeader {
 export function openHeader(
   footer: PackFooter,
   sealed: Uint8Array,
-  indexKey: Uint8Array,
+  reading: HeaderReading,
   what: string,
 ): PackHeader {
+  if (footer.chunkCount > PACK_CHUNKS_MAX)
+    throw corrupt(what, `claims ${footer.chunkCount} chunks (at most ${PACK_CHUNKS_MAX})`)
   const plainBytes = footer.frameCount * FRAME_RECORD_BYTES + footer.chunkCount * CHUNK_RECORD_BYTES
   if (sealed.length !== footer.headerBytes || plainBytes + TAG_BYTES !== sealed.length)
     throw corrupt(what, 'has a header of the wrong length')
-  const key = hkdf(indexKey, footer.salt, HEADER_INFO)
+  const key = hkdf(reading.indexKey, footer.salt, HEADER_INFO)
   const plain = openGcm(key, ZERO_NONCE, headerAad(footer.raw), sealed)
   if (plain === undefined) throw corrupt(what, 'has a header that does not open with this index key')
-  return decodeHeader(footer, plain, what)
+  return decodeHeader(footer, plain, reading.frameBytesMax, what)
 }
 
-function decodeHeader(footer: PackFooter, plain: Buffer, what: string): PackHeader {
+function decodeHeader(footer: PackFooter, plain: Buffer, frameBytesMax: number, what: string): PackHeader {
   const { frameCount, chunkCount } = footer
   const header: PackHeader = {
     frameOffset: new Float64Array(frameCount),
@@ -264,7 +283,7 @@ function decodeHeader(footer: PackFooter, plain: Buffer, what: string): PackHead
     header.frameCodec[frame] = plain.readUInt8(at + 8)
     header.frameClass[frame] = plain.readUInt8(at + 9)
     offset += plain.readUInt32LE(at)
-    checkFrameBytes(header, frame, what)
+    checkFrame(header, frame, { kind: footer.kind, frameBytesMax, what })
     const chunks = plain.readUInt16LE(at + 10)
     let within = 0
     for (let n = 0; n < chunks && chunk < chunkCount; n++, chunk++) {
@@ -285,11 +304,20 @@ function decodeHeader(footer: PackFooter, plain: Buffer, what: string): PackHead
 }
 
 /** Before anything is allocated by these numbers. */
-function checkFrameBytes(header: PackHeader, frame: number, what: string): void {
+function checkFrame(
+  header: PackHeader,
+  frame: number,
+  pack: { readonly kind: PackKind; readonly frameBytesMax: number; readonly what: string },
+): void {
+  const { kind, what } = pack
   const plain = header.framePlain[frame] ?? 0
   const stored = header.frameStored[frame] ?? 0
-  if (plain > FRAME_PLAIN_BYTES_MAX)
-    throw corrupt(what, `has a frame ${frame} of ${plain} bytes (at most ${FRAME_PLAIN_BYTES_MAX})`)
+  const chunkClass = header.frameClass[frame] ?? 0
+  if (!PACK_CLASSES[kind].includes(chunkClass))
+    throw corrupt(what, `has a frame ${frame} of class ${chunkClass} in a ${kind} pack`)
+  const bytesMax =
+    kind === 'data' ? Math.min(pack.frameBytesMax, FRAME_PLAIN_BYTES_MAX) : FRAME_PLAIN_BYTES_MAX
+  if (plain > bytesMax) throw corrupt(what, `has a frame ${frame} of ${plain} bytes (at most ${bytesMax})`)
   if (stored > plain + FRAME_OVERHEAD_BYTES_MAX)
     throw corrupt(what, `stores frame ${frame} of ${plain} bytes in ${stored} bytes`)
 }

@@ -114,8 +114,8 @@ export function packKeys(repository: string, domain: DomainKeys): PackKeys {
     dataPrivate,
     metaPrivate,
   }))
-  const { domain: id, indexKey, idKey } = domain
-  return { repository: Buffer.from(repository, 'hex'), domain: id, indexKey, idKey, epochs }
+  const { domain: id, indexKey, idKey, frameBytesMax } = domain
+  return { repository: Buffer.from(repository, 'hex'), domain: id, indexKey, idKey, frameBytesMax, epochs }
 }
 
 async function checkTail(

@@ -119,10 +119,11 @@ export async function checkRuns(
 }
 
 function censusOf({ store, repository, inventory }: RunsContext, keys: DomainKeys): PackCensus {
-  const { domain, indexKey } = keys
+  const { domain, indexKey, frameBytesMax } = keys
   const own = [...inventory.packs].filter(([name]) => name.startsWith(`d/${domain}/`))
   const packs = own.map(([name, bytes]) => ({ name, bytes }))
-  return newPackCensus(store, { repository: Buffer.from(repository, 'hex'), domain, indexKey }, packs)
+  const owner = { repository: Buffer.from(repository, 'hex'), domain, indexKey, frameBytesMax }
+  return newPackCensus(store, owner, packs)
 }
 
 /** Finds the packs that a lost run listed, and says in its finding how far that goes. */

@@ -74,6 +74,7 @@ async function forgedTree(
     ...common,
     repository,
     domain: domain.toString('hex'),
+    frameBytesMax: 1024 * 1024,
     dataPrivate: privateKeys,
     metaPrivate: privateKeys,
   }

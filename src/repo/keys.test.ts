@@ -2,7 +2,7 @@ import { strict as assert } from 'node:assert'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { isFailure } from '../base/failure.ts'
-import { bundleName, recipientId } from '../format/config.ts'
+import { bundleName, DEFAULT_CHUNKING, recipientId } from '../format/config.ts'
 import { snapshotId, snapshotName } from '../format/snapshot.ts'
 import { openWithKey, sealToKey } from '../format/seal.ts'
 import { memoryStore } from '../storage/memory.ts'
@@ -70,6 +70,19 @@ test('createKeys() makes a repository that its kit opens as owner, and may write
       half,
     )
   }
+})
+
+test("domainKeys() says what a frame of file content may open to, by the config's chunking", async () => {
+  const chunking = { ...DEFAULT_CHUNKING, cdc: { minBytes: 2048, maskBits: 11, maxBytes: 400_000 } }
+  const store = memoryStore({ disk: new Map() })
+  const kit = newKit()
+  const { config } = await createKeys({ store, kit, shop: 'acme', writer: 'shop-1', clock, chunking })
+  const { writer } = await addWriter({ store, kit, clock }, 'web-2', () => Promise.resolve())
+  for (const [credential, domain] of [
+    [kit, config.domains[0]?.id ?? ''],
+    [writer, writer.domain],
+  ] as const)
+    assert.equal((await domainKeys(await openRepository(store, credential), domain)).frameBytesMax, 400_000)
 })
 
 test('createKeys() refuses a place with a repository or data, and names no config may hold', async () => {

@@ -9,7 +9,7 @@ import { formatTime } from '../base/clock.ts'
 import { corrupt } from '../base/bytes.ts'
 import { assert, Failure } from '../base/failure.ts'
 import { randomBytes, randomHex } from '../base/random.ts'
-import { DEFAULT_CHUNKING, isKeyName, recipientId } from '../format/config.ts'
+import { contentFrameBytesMax, DEFAULT_CHUNKING, isKeyName, recipientId } from '../format/config.ts'
 import type { Config, ConfigChunking, ConfigDomain } from '../format/config.ts'
 import { publicKeyOf } from '../format/curve-keys.ts'
 import { hkdf, newKeyPair, openWithKey, sealToKey } from '../format/seal.ts'
@@ -55,6 +55,8 @@ export interface DomainKeys {
   readonly signingSeed: Buffer | undefined
   /** Ed25519 key that signs the domain's snapshots. */
   readonly signingPublic: Buffer
+  /** What a frame of file content may open to, by the config. */
+  readonly frameBytesMax: number
 }
 
 export interface CreateKeysOptions {
@@ -355,6 +357,7 @@ async function domainKeysOpen(access: Access, domainId: string): Promise<DomainK
   const { config, credential, store } = access
   const domain = findDomain(config, domainId)
   const signingPublic = Buffer.from(domain.writer.signing, 'hex')
+  const frameBytesMax = contentFrameBytesMax(config.chunking)
   if (credential.type === 'writer') {
     if (credential.domain !== domainId) {
       throw new Failure(
@@ -364,7 +367,7 @@ async function domainKeysOpen(access: Access, domainId: string): Promise<DomainK
     }
     const { idKey, indexKey, signingSeed } = credential
     const epochs = domain.epochs.map((epoch) => epochKeys(epoch, undefined))
-    return { domain: domainId, epochs, idKey, indexKey, signingSeed, signingPublic }
+    return { domain: domainId, epochs, idKey, indexKey, signingSeed, signingPublic, frameBytesMax }
   }
   const role = access.role === 'janitor' ? 'janitor' : 'restorer'
   const epochs: EpochKeys[] = []
@@ -377,7 +380,7 @@ async function domainKeysOpen(access: Access, domainId: string): Promise<DomainK
   assert(lasting, 'a domain has an epoch')
   const { idKey, indexKey } = lasting
   const signingSeed = domainKeysSeed(credential, domain)
-  return { domain: domainId, epochs, idKey, indexKey, signingSeed, signingPublic }
+  return { domain: domainId, epochs, idKey, indexKey, signingSeed, signingPublic, frameBytesMax }
 }
 
 /** The kit may write where the signing key derives from it. */

@@ -38,6 +38,7 @@ const domainKeys: DomainKeys = {
   indexKey: Buffer.from(keys.indexKey),
   signingSeed: undefined,
   signingPublic: Buffer.alloc(32),
+  frameBytesMax: 65_536,
 }
 
 function packOf(seed: number, chunks: number): StoredPack {

@@ -37,7 +37,8 @@ export async function openLineage(
   lineage: readonly LineageSet[],
 ): Promise<OpenedLineage> {
   const { store, repository, keys, host } = place
-  const owner = { repository: Buffer.from(repository, 'hex'), domain: keys.domain, indexKey: keys.indexKey }
+  const { domain, indexKey, frameBytesMax } = keys
+  const owner = { repository: Buffer.from(repository, 'hex'), domain, indexKey, frameBytesMax }
   const census = place.census ?? newPackCensus(store, owner)
   const folder = subFolder(host, 'index')
   const sets = new Map(lineage.flatMap((set) => set.runs.map((run) => [run.sha256, { set, run }] as const)))

@@ -17,17 +17,14 @@ import {
 import type { BlobStore } from '../storage/store.ts'
 import { decompress } from './compress.ts'
 import { packName } from './names.ts'
-import { readPackTail } from './pack-tail.ts'
+import { readPackTail, type PackOwner } from './pack-tail.ts'
 
 const OPEN_PACKS_MAX = 64
 const FRAME_CACHE_BYTES_MAX = 24 * 1024 * 1024
 
 /** Private halves by epoch, raw, as far as the credential has them; can be posted to a thread. */
-export interface ReaderKeys {
-  readonly repository: Uint8Array
-  readonly domain: string
+export interface ReaderKeys extends PackOwner {
   readonly idKey: Uint8Array
-  readonly indexKey: Uint8Array
   readonly dataPrivate: ReadonlyMap<number, Uint8Array>
   readonly metaPrivate: ReadonlyMap<number, Uint8Array>
 }

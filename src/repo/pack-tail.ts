@@ -9,6 +9,7 @@ import {
   decodeFooter,
   FOOTER_BYTES,
   openHeader,
+  type HeaderReading,
   type PackFooter,
   type PackHeader,
   type PackKind,
@@ -20,10 +21,9 @@ import type { StoredPack } from './saver.ts'
 const TAIL_BYTES = 32 * 1024
 
 /** Whose packs are read. */
-export interface PackOwner {
+export interface PackOwner extends HeaderReading {
   readonly repository: Uint8Array
   readonly domain: string
-  readonly indexKey: Uint8Array
 }
 
 /** A pack in the store; `kind`: what it must be, if that is known. */
@@ -57,7 +57,7 @@ export function openPackTail(owner: PackOwner, pack: NamedPack, tail: Uint8Array
   const at = tail.length - (pack.bytes - footer.dataBytes)
   if (at < 0) throw corrupt(pack.name, 'is shorter than its footer says')
   const sealed = tail.subarray(at, at + footer.headerBytes)
-  return { footer, header: openHeader(footer, sealed, owner.indexKey, pack.name) }
+  return { footer, header: openHeader(footer, sealed, owner, pack.name) }
 }
 
 /** Reads the footer alone: 256 bytes. Fails: as get(), repo.corrupt, repo.foreign, repo.newer. */

@@ -20,6 +20,7 @@ export function readerKeys(keys: DomainKeys, repository: string): ReaderKeys {
     domain: keys.domain,
     idKey: keys.idKey,
     indexKey: keys.indexKey,
+    frameBytesMax: keys.frameBytesMax,
     dataPrivate: halves('data'),
     metaPrivate: halves('meta'),
   }

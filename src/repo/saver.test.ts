@@ -7,20 +7,12 @@ import fc from 'fast-check'
 import { noise, testSeed } from '../../test/harness/engine.ts'
 import { hostileStore } from '../../test/harness/hostile-store.ts'
 import { isFailure } from '../base/failure.ts'
-import { decodeFooter, openHeader } from '../format/pack.ts'
+import { decodeFooter, openHeader, OWN_FRAME_BYTES } from '../format/pack.ts'
 import { newKeyPair } from '../format/seal.ts'
 import { memoryStore, type MemoryDisk } from '../storage/memory.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { attachIndex, beginSession, openIndex } from './chunk-index.ts'
-import {
-  flushSaver,
-  newSaver,
-  OWN_FRAME_BYTES,
-  saveChunk,
-  type Saver,
-  type StoredPack,
-  type WriterKeys,
-} from './saver.ts'
+import { flushSaver, newSaver, saveChunk, type Saver, type StoredPack, type WriterKeys } from './saver.ts'
 
 const seed = testSeed()
 const folder = mkdtempSync(join(tmpdir(), 'backstock-saver-'))
@@ -58,7 +50,7 @@ function idsOf(disk: MemoryDisk, pack: StoredPack): string[] {
   const header = openHeader(
     footer,
     blob.bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes),
-    Buffer.from(keys.indexKey),
+    { indexKey: keys.indexKey, frameBytesMax: 1024 * 1024 },
     name,
   )
   return Array.from(header.chunkBytes, (_, i) => header.chunkIds.toString('hex', i * 32, i * 32 + 32))
@@ -121,6 +113,20 @@ test('a chunk larger than a pack gets a larger one', async () => {
   for (const bytes of [10, 200_000, 20, 65_536, 30]) await saveChunk(saver, 'data', noise(bytes, bytes))
   await flushSaver(saver)
   assert.equal(stored.flatMap((pack) => idsOf(disk, pack)).length, 5)
+})
+
+test('after a chunk that is larger than a pack, packs are no larger than before', async () => {
+  const disk: MemoryDisk = new Map()
+  const { saver, stored } = await open(memoryStore({ disk }), 65_536, 1)
+  await saveChunk(saver, 'data', noise(1, 200_000))
+  for (let i = 0; i < 20; i++) await saveChunk(saver, 'data', noise(100 + i, 10_000))
+  await flushSaver(saver)
+  const others = stored.filter((pack) => pack.chunkClasses.length > 1)
+  assert.equal(others.flatMap((pack) => idsOf(disk, pack)).length, 20)
+  assert.ok(
+    others.every((pack) => pack.bytes <= 65_536),
+    others.map((pack) => pack.bytes).join(),
+  )
 })
 
 test('a failed put ends the saver, at the next chunk or at the flush', async () => {

@@ -13,8 +13,10 @@ import {
   CHUNK_CLASSES,
   CHUNK_ID_BYTES,
   finishPack,
+  FRAME_BYTES,
   frameFits,
   newPack,
+  OWN_FRAME_BYTES,
   type ChunkClass,
   type FrameChunk,
   type OpenPack,
@@ -28,9 +30,6 @@ import { claimChunk, nextPackNumber, type ChunkIndex } from './chunk-index.ts'
 import { compress } from './compress.ts'
 import { packName } from './names.ts'
 
-/** Chunks of at least this many bytes get a frame of their own. */
-export const OWN_FRAME_BYTES = 64 * 1024
-const FRAME_BYTES = 256 * 1024
 /** Header, footer and tags of a pack with one chunk, with room to spare. */
 const PACK_EXTRA_BYTES = 1024
 
@@ -282,7 +281,8 @@ async function freeBuffer(saver: Saver, chunkBytes: number): Promise<Buffer> {
   if (saver.failure !== undefined) throw saver.failure
   const bytes = Math.max(saver.packBytesMax, chunkBytes + PACK_EXTRA_BYTES)
   const free = saver.free.pop()
-  if (free !== undefined) return free.length >= bytes ? free : Buffer.allocUnsafeSlow(bytes)
+  if (free !== undefined)
+    return free.length >= bytes ? free.subarray(0, bytes) : Buffer.allocUnsafeSlow(bytes)
   if (saver.buffers < saver.packBuffers * saver.lanes.size) {
     saver.buffers++
     return Buffer.allocUnsafeSlow(bytes)

@@ -27,7 +27,7 @@ import type { BlobStore } from '../../src/storage/store.ts'
  */
 export const SMALL_CHUNKING: ConfigChunking = {
   ...DEFAULT_CHUNKING,
-  cdc: { minBytes: 2048, maskBits: 11, maxBytes: 16_384, restartBytes: 67_108_864 },
+  cdc: { minBytes: 2048, maskBits: 11, maxBytes: 16_384 },
   pagesRunBytes: 16_384,
   packBytesMax: 131_072,
 }

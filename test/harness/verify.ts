@@ -64,7 +64,7 @@ export async function storedTwice(access: Access): Promise<string[]> {
         const footer = decodeFooter(bytes, name)
         if (footer.kind === 'refs') continue // written anew on purpose: another key opens them
         const sealed = bytes.subarray(footer.dataBytes, footer.dataBytes + footer.headerBytes)
-        const { chunkIds } = openHeader(footer, sealed, keys.indexKey, name)
+        const { chunkIds } = openHeader(footer, sealed, keys, name)
         for (let at = 0; at < chunkIds.length; at += 32) {
           const chunk = `${footer.packSet.toString('hex')}:${chunkIds.toString('hex', at, at + 32)}`
           if (seen.has(chunk)) twice.push(`${name}: ${chunk}`)
@@ -205,7 +205,7 @@ async function readPack(
   const footer = decodeFooter(bytes, name)
   const end = footer.dataBytes + footer.headerBytes
   if (end + FOOTER_BYTES !== bytes.length) broken.push(`${name}: has bytes that belong to nothing`)
-  const header = openHeader(footer, bytes.subarray(footer.dataBytes, end), keys.indexKey, name)
+  const header = openHeader(footer, bytes.subarray(footer.dataBytes, end), keys, name)
   const half = footer.kind === 'refs' ? 'meta' : 'data'
   const opener = newFrameOpener(
     footer,
