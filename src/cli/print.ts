@@ -180,7 +180,8 @@ export function printFailure(printer: Printer, error: unknown): number {
   const { hint: better, ...facts } = error.facts
   const advice = typeof better === 'string' ? better : hint
   printEvent(printer, { type: 'error', code: error.code, message: error.message, hint: advice, exit, facts })
-  if (!printer.json) {
+  // Where the event cannot be read any more the words must be.
+  if (!printer.json || printer.outClosed) {
     writeErr(printer, `${style(printer.colorErr, 'red', 'backstock:')} ${harmless(error.message)}`)
     writeErr(printer, style(printer.colorErr, 'dim', `  ${harmless(advice)}`))
   }

@@ -32,19 +32,19 @@ export type Modules = { readonly [N in CommandName]?: () => Promise<CommandModul
 export async function runProgram(world: World, modules: Modules = commandModules): Promise<number> {
   // For what goes wrong before the options are known.
   let printer = printerOf(world, { json: world.argv.includes('--json') })
+  const unread = forgetUnread(world, () => printer)
   try {
     const request = await parseCommandLine(world.argv, world.version)
     if (request.kind === 'help') {
-      const unread = forgetUnread(printer)
       writeText(printer, request.text)
       await flushOut(printer)
       if (outputLost(unread)) throw unread.reason
       return 0
     }
     printer = printerOf(world, request.globals)
-    return await runCommand(world, printer, request, modules)
+    return await runCommand(world, { printer, unread }, request, modules)
   } catch (error) {
-    return printFailure(printer, cancelledBy(world.signal, error))
+    return await endWithFailure(printer, cancelledBy(world.signal, error))
   }
 }
 
@@ -52,14 +52,21 @@ function printerOf(world: World, globals: Partial<GlobalOptions>): Printer {
   return newPrinter({ out: world.stdout, err: world.stderr, env: world.env, ...globals })
 }
 
+/** Says why. An event that could not be written is said in words, or the run would end in silence. */
+async function endWithFailure(printer: Printer, error: unknown): Promise<number> {
+  const exit = printFailure(printer, error)
+  if (!printer.json || printer.outClosed || !isFailure(error)) return exit
+  await flushOut(printer)
+  return printer.outClosed ? printFailure(printer, error) : exit
+}
+
 async function runCommand(
   world: World,
-  printer: Printer,
+  { printer, unread }: { readonly printer: Printer; readonly unread: AbortSignal },
   request: Request & { kind: 'run' },
   modules: Modules,
 ): Promise<number> {
   const spec: CommandSpec = commands[request.name]
-  const unread = forgetUnread(printer)
   const signal = spec.stopsWhenUnread === true ? AbortSignal.any([world.signal, unread]) : world.signal
   const load = modules[request.name]
   assert(load, `the command "${request.name}" has no module`)
@@ -117,17 +124,17 @@ function newContext(
  * Drops output once its reader has gone instead of dying of EPIPE. The signal aborts then. A backup goes on:
  * it must not end because of `| head`.
  */
-function forgetUnread(printer: Printer): AbortSignal {
+function forgetUnread({ stdout, stderr }: World, printer: () => Printer): AbortSignal {
   const unread = new AbortController()
-  printer.out.on('error', (error: NodeJS.ErrnoException) => {
-    printer.outClosed = true
+  stdout.on('error', (error: NodeJS.ErrnoException) => {
+    printer().outClosed = true
     unread.abort(
       error.code === 'EPIPE'
         ? new Failure('cancelled', 'Nobody reads the output any more')
         : new Failure('host.file', `Cannot write to standard output: ${error.message}`, { cause: error }),
     )
   })
-  printer.err.on('error', () => {
+  stderr.on('error', () => {
     // Nowhere is left to say it.
   })
   return unread.signal

@@ -179,8 +179,11 @@ test('12: an identity locked with a passphrase opens with it alone', async () =>
     env: { ...locked.env, BACKSTOCK_PASS: word },
   })
   try {
-    assert.equal((await here(withPass('horse'), ['init'])).exit, 0)
+    const made = await here(withPass('horse'), ['init'])
+    assert.equal(made.exit, 0)
     assert.match(readFileSync(join(locked.dir, 'id.age'), 'utf8'), /^-----BEGIN AGE ENCRYPTED FILE-----/)
+    assert.match(made.stdout, /^-----BEGIN AGE ENCRYPTED FILE-----\n[^]*-----END AGE ENCRYPTED FILE-----\n/)
+    assert.doesNotMatch(made.stdout + made.stderr, /AGE-SECRET-KEY|authority-key|horse/)
     assert.equal((await here(withPass('horse'), ['snapshots'])).exit, 0)
     const wrong = await here(withPass('donkey'), ['snapshots', '--json'])
     assert.deepEqual([wrong.exit, eventOf(wrong, 'error')['code']], [12, 'key.wrong'])

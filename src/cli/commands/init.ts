@@ -37,7 +37,9 @@ export async function run(context: CommandContext, _input: InputOf<'init'>): Pro
     const host = openHostFolder(cacheFolder(context, loaded), kit.repository)
     const created = await createKeys({ store, kit, shop, writer: hostname(), clock: context.clock })
     rememberConfig(host, created)
-    for (const line of formatKit(kit).trimEnd().split('\n')) printLine(printer, line)
+    // Never in clear where a passphrase protects it: terminals and logs keep what they show.
+    const text = passphrase === undefined ? formatKit(kit) : formatLockedKit(kit, passphrase)
+    for (const line of text.trimEnd().split('\n')) printLine(printer, line)
     const event = {
       type: 'summary',
       command: 'init',
@@ -50,9 +52,11 @@ export async function run(context: CommandContext, _input: InputOf<'init'>): Pro
       domain: created.config.domains[0]?.id,
     } as const
     printSummary(printer, event, ['', `The repository is in ${store.location}.`])
-    note(printer, `The lines above are the recovery kit; the same is in "${identity}" (mode 0600).`)
+    const locked = passphrase === undefined ? '' : ', locked with the passphrase'
+    note(printer, `The lines above are the recovery kit${locked}; the same is in "${identity}" (mode 0600).`)
+    const what = `the recovery kit${passphrase === undefined ? '' : ' and of its passphrase'}`
     const why = 'without it nobody can restore, and it must not be lost together with this host'
-    warn(printer, `keep a copy of the recovery kit away from this host: ${why}`)
+    warn(printer, `keep a copy of ${what} away from this host: ${why}`)
     return 0
   } finally {
     await store.close()
