@@ -14,9 +14,11 @@ import type { Source } from '../sources/source.ts'
 import type { InputOf } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
 import type { CommandContext } from './context.ts'
-import { ownFolders } from './open-repository.ts'
+import { formatCounted } from './human.ts'
+import { ownPlaces } from './open-repository.ts'
+import { type OwnPlace, pathsOutside, placesInSource } from './own-places.ts'
 import { pickSources } from './pick-sources.ts'
-import { warn } from './print.ts'
+import { detail, note, warn } from './print.ts'
 
 /** A source, and what the configuration wants done with its snapshots. */
 export interface BackupInput {
@@ -41,28 +43,50 @@ const LIST_SETTINGS: SourceSettings = {
   pages: [],
 }
 
-/** Fails: usage.invalid, config.invalid, host.file. */
+/** Fails: usage.invalid, config.invalid, host.file, source.emptied (a list that names nothing). */
 export async function backupInputs(
   context: CommandContext,
   input: InputOf<'backup'>,
 ): Promise<BackupInput[]> {
   const loaded = await context.loadConfig()
   if (input.stdin) return [stdinInput(context, loaded, input)]
+  const places = ownPlaces(context, loaded)
   const options = {
-    never: ownFolders(context, loaded),
+    never: places.map(({ path }) => path),
     allowEmpty: input.allowEmpty,
     warn: (text: string) => warn(context.printer, text),
   }
   if (input.filesFrom.length + input.filesFrom0.length > 0) {
     const name = requireFreeName('a list of paths', loaded, input.sources)
-    const singles = await readLists(context, input)
+    const singles = await listedPaths(context, input, { name, places })
     const settings = { ...LIST_SETTINGS, exclude: input.exclude }
     return [inputOf(openSource(name, settings, { ...options, singles }), undefined, input)]
   }
   return pickSources(loaded, input.sources).map(({ name, source }) => {
+    for (const { what, path } of placesInSource(name, source.paths, places)) {
+      const say = what === 'repository' ? note : detail
+      say(context.printer, `${name}: leaves out the ${what} "${path}", which lies in it`)
+    }
     const settings = { ...source, exclude: [...source.exclude, ...input.exclude] }
     return inputOf(openSource(name, settings, options), source, input)
   })
+}
+
+/** The paths of the lists without those of the repository and the cache. Fails: host.file, source.emptied. */
+async function listedPaths(
+  context: CommandContext,
+  input: InputOf<'backup'>,
+  { name, places }: { readonly name: string; readonly places: readonly OwnPlace[] },
+): Promise<string[]> {
+  const listed = await readLists(context, input)
+  const singles = pathsOutside(listed, places)
+  const left = formatCounted(listed.length - singles.length, 'path')
+  if (singles.length < listed.length)
+    note(context.printer, `${name}: leaves out ${left} that belong to the repository or the cache`)
+  if (singles.length > 0 || input.allowEmpty) return singles
+  const what = listed.length === 0 ? 'nothing' : 'only what belongs to the repository or the cache'
+  const is = `the list names ${what} (it must name a path to back up)`
+  throw new Failure('source.emptied', `Cannot back up "${name}": ${is}`, { facts: { source: name } })
 }
 
 /**

@@ -17,6 +17,7 @@ import { openStore } from '../storage/open.ts'
 import type { BlobStore } from '../storage/store.ts'
 import type { LoadedConfig } from './config-file.ts'
 import type { CommandContext } from './context.ts'
+import type { OwnPlace } from './own-places.ts'
 import { warn } from './print.ts'
 import { readSecret } from './secret.ts'
 
@@ -80,11 +81,11 @@ export function cacheFolder(context: CommandContext, loaded: LoadedConfig): stri
 }
 
 /** Folders of our own that no backup should hold: the repository (when it is a folder) and the cache. */
-export function ownFolders(context: CommandContext, loaded: LoadedConfig): string[] {
+export function ownPlaces(context: CommandContext, loaded: LoadedConfig): OwnPlace[] {
   const { store } = loaded.config.repository
-  const folders = [cacheFolder(context, loaded)]
-  if (store.startsWith('file://')) folders.push(fileURLToPath(store))
-  return folders
+  const places: OwnPlace[] = [{ what: 'cache', path: cacheFolder(context, loaded) }]
+  if (store.startsWith('file://')) places.push({ what: 'repository', path: fileURLToPath(store) })
+  return places
 }
 
 function nonEmpty(text: string | undefined): string | undefined {

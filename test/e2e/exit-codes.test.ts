@@ -10,6 +10,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -423,9 +424,32 @@ test('--files-from takes exactly what is listed, from files and from stdin', asy
   assert.deepEqual(await files('media'), ['a.txt', 'rotated.txt'])
 })
 
-test('the repository and the cache are never part of a backup', async () => {
+test('an empty list of paths is stored only when told', async () => {
+  writeFileSync(join(host.dir, 'nothing'), '\n\n')
+  const argv = ['backup', 'listed', '--files-from', 'nothing']
+  const [exit, name, message] = await code(argv)
+  assert.deepEqual([exit, name], [24, 'source.emptied'])
+  assert.match(message, /the list names nothing \(it must name a path to back up\)/)
+  assert.equal((await here(host, [...argv, '--allow-empty'])).exit, 0)
+  writeFileSync(join(host.dir, 'nothing'), `repo/config/1\n`)
+  assert.match((await code(argv))[2], /the list names only what belongs to the repository/)
+})
+
+test('the repository and the cache are never part of a backup, and the repository is named', async () => {
   writeConfig(host, { sources: `  all: { kind: files, paths: ['${host.dir}'] }\n` })
-  assert.equal((await here(host, ['backup', 'all', '--tag', 'all'])).exit, 0)
+  const outcome = await here(host, ['backup', 'all', '--tag', 'all'])
+  assert.equal(outcome.exit, 0)
+  assert.match(outcome.stderr, /^all: leaves out the repository ".*\/repo", which lies in it$/m)
   const listed = await here(host, ['find', '**/repo/**', '**/cache/**', '--source', 'all'])
   assert.equal(listed.stdout, '')
+})
+
+test('a source in the repository, or the repository itself, is refused', async () => {
+  symlinkSync(join(host.dir, 'repo'), join(host.dir, 'elsewhere'))
+  for (const path of ['repo', 'repo/d', 'elsewhere/config', 'repo/not/there']) {
+    writeConfig(host, { sources: `  own: { kind: files, paths: [media, ${path}] }\n` })
+    const [exit, name, message] = await code(['backup', 'own'])
+    assert.deepEqual([exit, name], [20, 'config.invalid'], path)
+    assert.match(message, /its path ".*" lies in the repository ".*\/repo" \(it must lie outside\)/)
+  }
 })
