@@ -122,8 +122,8 @@ async function adoptPackSet(
     if (run === undefined || run.packs.some((pack) => there.get(pack.id)?.bytes !== pack.bytes)) continue
     runs.push(run.reference)
     for (const pack of run.packs) {
+      if (!listed.has(pack.id)) bytes += pack.bytes
       listed.add(pack.id)
-      bytes += pack.bytes
     }
   }
   const loose: StoredPack[] = []

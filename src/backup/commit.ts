@@ -14,7 +14,7 @@ import {
   type Snapshot,
   type SnapshotDetails,
 } from '../format/snapshot.ts'
-import { sealDetails, type DomainKeys } from '../repo/keys.ts'
+import { refuseRevoked, sealDetails, type DomainKeys } from '../repo/keys.ts'
 import { lineageSet } from '../repo/run-writer.ts'
 import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
 import type { SourceView } from '../sources/source.ts'
@@ -27,7 +27,10 @@ import type { SavedTree } from './save-tree.ts'
 const DETAIL_ENTRIES_MAX = 1000
 const DETAIL_CHARS_MAX = 1024 * 1024
 
-/** Puts the snapshot: from this moment the backup exists. undefined for a dry run. Fails: as the store's put. */
+/**
+ * Puts the snapshot: from this moment the backup exists. undefined for a dry run. Fails: key.revoked, as the
+ * store's put.
+ */
 export async function commit(
   run: BackupRun,
   engine: Engine,
@@ -66,6 +69,7 @@ export async function commit(
   const object = encodeSigned({ ...place, payload: parseSnapshot(payload, name) }, signingSeedOf(run.keys))
   if (object.length > SIGNED_BYTES_MAX)
     throw new Failure('repo.rule', `Cannot commit ${name}: its lineage makes it ${object.length} bytes long`)
+  await refuseRevoked(access, domain.id)
   await putSnapshot(run.store, name, object)
   return { ...payload, domain: domain.id, name, sha256: sha256(object).toString('hex') }
 }

@@ -162,6 +162,22 @@ export function writingDomain(access: Access): ConfigDomain {
   throw new Failure('key.revoked', 'Cannot write: the writer of the recovery kit is revoked')
 }
 
+/**
+ * Reads the config anew, one listing and one object: whoever was revoked while it worked must not commit.
+ * Fails: key.revoked, as readConfig().
+ */
+export async function refuseRevoked(access: Access, domainId: string): Promise<void> {
+  const { store, credential, config, configSha256 } = access
+  const { repository, authority } = credential
+  const known = { n: config.n, sha256: configSha256 }
+  const now = await readConfig(store, { repository, authority, known })
+  const { writer } = findDomain(now.config, domainId)
+  if (writer.revoked === null) return
+  const is = `writer "${writer.name}" was revoked at ${writer.revoked}, while it ran`
+  const message = `Cannot commit the backup: ${is} (what it stored stays, and no snapshot refers to it)`
+  throw new Failure('key.revoked', message, { facts: { domain: domainId } })
+}
+
 /** The domains, revoked ones too, whose signing key derives from this recovery kit. */
 export function ownDomains(access: Access): ConfigDomain[] {
   const { config, credential } = access

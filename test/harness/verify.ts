@@ -13,7 +13,13 @@ import {
   NODE_SPAN_BYTES,
   type Extents,
 } from '../../src/format/content.ts'
-import { indexEntryAt, INDEX_ENTRY_BYTES, INDEX_PACK_BYTES, indexPackAt } from '../../src/format/index-run.ts'
+import {
+  indexEntryAt,
+  INDEX_ENTRY_BYTES,
+  INDEX_PACK_BYTES,
+  indexPackAt,
+  type IndexPack,
+} from '../../src/format/index-run.ts'
 import { decodeIndexRun } from '../../src/format/index-run-decoder.ts'
 import {
   decodeFooter,
@@ -124,8 +130,14 @@ function verifyStream(snapshots: readonly StoredSnapshot[], broken: string[]): v
 async function verifySnapshot(verifying: Verifying, snapshot: StoredSnapshot): Promise<void> {
   const { broken } = verifying
   const places: Places = new Map()
-  for (const set of snapshot.lineage)
-    for (const run of set.runs) await readRun(verifying, set.packSet, run, places)
+  for (const set of snapshot.lineage) {
+    const listed = new Map<string, number>()
+    for (const run of set.runs)
+      for (const pack of await readRun(verifying, set.packSet, run, places)) listed.set(pack.id, pack.bytes)
+    const bytes = [...listed.values()].reduce((sum, each) => sum + each, 0)
+    if (set.packs !== listed.size || set.bytes !== bytes)
+      broken.push(`${snapshot.id}: set ${set.packSet} has ${listed.size} packs of ${bytes} bytes`)
+  }
   const used = new Set<string>()
   await verifyNode(verifying, places, snapshot.root, used, '')
   const refs = await readRefs(verifying, places, snapshot.refs)
@@ -152,7 +164,7 @@ async function readRun(
   packSet: string,
   run: { n: number; sha256: string; entries: number },
   places: Places,
-): Promise<void> {
+): Promise<IndexPack[]> {
   const { access, keys, broken } = verifying
   const name = `d/${keys.domain}/index/${packSet}/${String(run.n).padStart(6, '0')}`
   const object = await access.store.get(name)
@@ -167,20 +179,21 @@ async function readRun(
   }
   const { packs, entries } = decodeIndexRun(object, expected, keys.indexKey)
   if (entries.length / INDEX_ENTRY_BYTES !== run.entries) broken.push(`${name}: has another count of entries`)
-  const ids: string[] = []
+  const listed: IndexPack[] = []
   for (let place = 0; place < packs.length / INDEX_PACK_BYTES; place++) {
     const pack = indexPackAt(packs, place)
-    ids.push(pack.id)
+    listed.push(pack)
     const { ids: chunks } = await readPack(verifying, pack.id, KINDS[pack.kind - 1], pack.bytes)
     if (chunks.length !== pack.chunks) broken.push(`${name}: pack ${pack.id} has another count of chunks`)
   }
   for (let at = 0; at < entries.length; at += INDEX_ENTRY_BYTES) {
     const entry = indexEntryAt(entries, at)
     const id = entries.toString('hex', at, at + 32)
-    const pack = ids[entry.pack]!
+    const pack = listed[entry.pack]!.id
     if (verifying.packs.get(pack)?.ids[entry.chunk] !== id) broken.push(`${name}: chunk ${id} lies elsewhere`)
     places.set(id, [...(places.get(id) ?? []), { pack, number: entry.chunk }])
   }
+  return listed
 }
 
 /** A whole pack, every chunk checked against its id. Fails: storage.missing, repo.corrupt. */
