@@ -51,6 +51,26 @@ test('checkConfigText() points at each error', () => {
   ])
 })
 
+test('checkConfigText() refuses a store that no driver can open, beside all other errors', () => {
+  const of = (store: string): string[] =>
+    problemsOf(sound.replace('file:///var/backups/acme', store).replace('shop: acme', 'shop: 5'))
+  for (const [store, says] of [
+    ['s3://key:secret@bucket/x', 'repository.store: Cannot open the store "s3:…": no driver has this scheme'],
+    ['file://backups/acme', 'its path is relative or names a host'],
+    ['file:///a?b', 'it has a query or fragment'],
+    ['/', 'it is the root folder'],
+    ['file:backups', 'it must be a URL such as'],
+  ] as const) {
+    const [first, second, ...others] = of(store)
+    assert.match(first ?? '', /^1:7 shop is 5/)
+    assert.ok(second?.startsWith('3:10 ') === true && second.includes(says), second)
+    if (store !== 'file:backups') assert.deepEqual(others, [])
+    assert.ok(!second.includes('secret'))
+  }
+  for (const store of ['repo', './repo', '/var/backups', 'file:///x'])
+    assert.equal(of(store).length, 1, store)
+})
+
 test('checkConfigText() shows the line with a caret below what is wrong', () => {
   const checked = checkConfigText(sound.replace('files', 'fils'))
   assert.ok('problems' in checked)

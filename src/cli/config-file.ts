@@ -3,7 +3,7 @@
  * itself. What is allowed stands in src/protocol/config.ts. Lines that hold secrets are shown without them.
  */
 import { readFile, stat } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
+import { dirname, isAbsolute, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import {
   type Document,
@@ -16,9 +16,10 @@ import {
   parseDocument,
   visit,
 } from 'yaml'
-import { Failure, describeError, errnoOf } from '../base/failure.ts'
+import { Failure, describeError, errnoOf, isFailure } from '../base/failure.ts'
 import { type ConfigProblem, hideUrlPassword } from '../protocol/config-problems.ts'
 import { type Config, parseConfig } from '../protocol/config.ts'
+import { checkStoreUrl } from '../storage/open.ts'
 import { type PlacedProblem, type TextProblem, newFrames, showProblem } from './code-frame.ts'
 
 export interface LoadedConfig {
@@ -41,6 +42,7 @@ const configBytesMax = 1024 ** 2
 /** Expansions of aliases in one file; a "billion laughs" file stops here. */
 const aliasCountMax = 100
 const problemsShownMax = 20
+const urlPattern = /^[a-z][a-z0-9+.-]*:/i
 const wholeFile = { from: 0, to: 1 }
 
 /**
@@ -138,13 +140,36 @@ export function checkConfigText(text: string): { config: Config } | { problems: 
   const data = plainData(document)
   if ('problem' in data) return { problems: [showProblem(frames, data.problem)] }
   const result = parseConfig(data.value)
-  if ('config' in result) return result
-  const found = result.problems.map((problem) => ({
+  const wrong = [...('problems' in result ? result.problems : []), ...storeProblems(data.value)]
+  if ('config' in result && wrong.length === 0) return result
+  const found = wrong.map((problem) => ({
     message: problem.message,
     ...placeOf(document, problem),
   }))
   found.sort((one, other) => one.from - other.from)
   return { problems: found.map((problem) => showProblem(frames, problem)) }
+}
+
+/** A store that no driver can open: the shape of the file knows nothing of drivers. */
+function storeProblems(data: unknown): ConfigProblem[] {
+  const path = ['repository', 'store'] as const
+  const store = path.reduce<unknown>(
+    (value, key) => (typeof value === 'object' && value !== null ? Reflect.get(value, key) : undefined),
+    data,
+  )
+  if (typeof store !== 'string' || (!urlPattern.test(store) && !isAbsolute(store))) return []
+  try {
+    checkStoreUrl(storeUrl(store))
+    return []
+  } catch (error) {
+    if (!isFailure(error)) throw error
+    return [{ path, at: 'value', message: `repository.store: ${error.message}` }]
+  }
+}
+
+/** A store may be written as a path. */
+function storeUrl(store: string): string {
+  return urlPattern.test(store) ? store : pathToFileURL(store).href
 }
 
 function plainData(document: Document.Parsed): { value: unknown } | { problem: TextProblem } {
@@ -227,12 +252,12 @@ function withAbsolutePaths(config: Config, folder: string): Config {
   const optional = <K extends string>(key: K, path: string | undefined): { [P in K]?: string } =>
     (path === undefined ? {} : { [key]: at(path) }) as { [P in K]?: string }
   const passphrase = repository.passphrase
-  const isUrl = /^[a-z][a-z0-9+.-]*:/i.test(repository.store)
+  const { store } = repository
   return {
     ...config,
     repository: {
       ...repository,
-      store: isUrl ? repository.store : pathToFileURL(at(repository.store)).href,
+      store: storeUrl(urlPattern.test(store) ? store : at(store)),
       ...optional('identity', repository.identity),
       ...optional('writer', repository.writer),
       ...optional('cache', repository.cache),

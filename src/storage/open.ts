@@ -11,17 +11,29 @@ export interface OpenStoreOptions {
   readonly blocking?: boolean
 }
 
-type Driver = (url: string, options: OpenStoreOptions) => Promise<BlobStore>
+interface Driver {
+  /** What a URL of this scheme names. Fails: config.invalid. */
+  readonly place: (url: string) => string
+  readonly open: (place: string, options: OpenStoreOptions) => Promise<BlobStore>
+}
 
-const DRIVERS = new Map<string, Driver>([
-  ['file', async (url, options) => localStore(pathOfFileUrl(url), options)],
-])
+const DRIVERS = new Map<string, Driver>([['file', { place: pathOfFileUrl, open: localStore }]])
 
 /**
  * Opens the store at `url` (`file:///var/backups/acme`). The caller closes it.
  * Fails: config.invalid (not such a URL), storage.offline, storage.denied, and what its driver says.
  */
 export async function openStore(url: string, options: OpenStoreOptions = {}): Promise<BlobStore> {
+  const { place, open } = driverOf(url)
+  return open(place(url), options)
+}
+
+/** Refuses what is no URL of a store, without looking for the store. Fails: config.invalid. */
+export function checkStoreUrl(url: string): void {
+  driverOf(url).place(url)
+}
+
+function driverOf(url: string): Driver {
   const scheme = /^([a-z][a-z0-9+.-]*):/.exec(url)?.[1]
   if (scheme === undefined) {
     const must = url.startsWith('/')
@@ -29,11 +41,11 @@ export async function openStore(url: string, options: OpenStoreOptions = {}): Pr
       : 'write file:// and an absolute path: file:///var/backups/acme'
     throw notStore(JSON.stringify(url), 'it is no URL', must)
   }
-  const open = DRIVERS.get(scheme)
+  const driver = DRIVERS.get(scheme)
   // Not the whole URL: it may hold a password.
-  if (open === undefined)
+  if (driver === undefined)
     throw notStore(`"${scheme}:…"`, 'no driver has this scheme', `known: ${knownSchemes()}`)
-  return open(url, options)
+  return driver
 }
 
 function knownSchemes(): string {
