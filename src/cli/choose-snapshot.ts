@@ -3,6 +3,7 @@ import { Failure, isFailure } from '../base/failure.ts'
 import { missingHeads } from '../repo/heads.ts'
 import { type Access, writingDomain } from '../repo/keys.ts'
 import {
+  labelsOf,
   parseNamedSource,
   selectSnapshot,
   selectSnapshotAt,
@@ -10,9 +11,10 @@ import {
   type Writers,
 } from '../repo/select-snapshot.ts'
 import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
+import type { LoadedConfig } from './config-file.ts'
 import type { CommandContext } from './context.ts'
 import type { OpenedRepository } from './open-repository.ts'
-import { requireSourceName } from './pick-sources.ts'
+import { requireKnownSource } from './pick-sources.ts'
 import { warn } from './print.ts'
 
 /** What there is to choose from. */
@@ -73,6 +75,17 @@ export function chooseKnown(
   return chosen
 }
 
+/** Refuses a source, `SOURCE` or `WRITER:SOURCE`, that is neither configured nor stored. Fails: usage.invalid. */
+export function requireStoredSource(
+  loaded: LoadedConfig,
+  { snapshots, revoked, writers }: KnownSnapshots,
+  typed: string,
+): void {
+  const stored = [...snapshots, ...revoked]
+  if (snapshotsOfSource(stored, parseNamedSource(typed), writers).length > 0) return
+  requireKnownSource(loaded, typed, labelsOf(stored, writers))
+}
+
 /**
  * A snapshot of one source: by selector, by time, else the latest. The source may have left the configuration
  * since. Fails: repo.nosnapshot, usage.invalid (neither configured nor stored, of another source, or of
@@ -92,8 +105,7 @@ export async function chooseOfSource(
     snapshots: snapshotsOfSource(known.snapshots, named, writers),
     revoked: snapshotsOfSource(known.revoked, named, writers),
   }
-  const isKnown = among.snapshots.length + among.revoked.length > 0
-  if (!isKnown && named.writer === undefined) requireSourceName(repository.loaded, named.source)
+  requireStoredSource(repository.loaded, known, typed)
   if (wanted.at !== undefined) return selectSnapshotAt(among.snapshots, typed, wanted.at, writers)
   const selector = wanted.snapshot ?? 'latest'
   if (wanted.snapshot === undefined && among.snapshots.length === 0)

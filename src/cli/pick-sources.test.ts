@@ -4,7 +4,7 @@ import { parseConfig } from '../protocol/config.ts'
 import type { InputOf } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
 import { parseCommandLine } from './program.ts'
-import { pickSources, refuseDatabaseOptions } from './pick-sources.ts'
+import { pickSources, requireKnownSource, refuseDatabaseOptions } from './pick-sources.ts'
 
 function loaded(sources: Record<string, unknown>): LoadedConfig {
   const result = parseConfig({ shop: 'acme', repository: { store: 'file:///x', identity: '/i' }, sources })
@@ -27,8 +27,18 @@ test('pickSources() refuses an unknown name with a suggestion', () => {
     code: 'usage.invalid',
     message: /did you mean "media"\?/,
   })
-  assert.throws(() => pickSources(config, ['x']), { message: /known: media, logos/ })
+  assert.throws(() => pickSources(config, ['x']), { message: /known: media, logos\)$/ })
   assert.throws(() => pickSources(config, ['constructor']), { code: 'usage.invalid' })
+})
+
+test('requireKnownSource() takes what is configured or stored, and else lists both', () => {
+  const config = loaded({ media: files })
+  for (const name of ['media', 'dumps']) requireKnownSource(config, name, ['dumps'])
+  assert.throws(() => requireKnownSource(config, 'x', ['dumps', 'media']), {
+    code: 'usage.invalid',
+    message:
+      /^Cannot find the source "x": neither \/backstock.yaml nor the repository .*known: media, dumps\)$/,
+  })
 })
 
 test('pickSources() refuses kinds that this version does not have, when they are used', () => {

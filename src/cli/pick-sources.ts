@@ -5,6 +5,9 @@ import { nearest } from '../protocol/nearest.ts'
 import { type InputOf, optionFlag } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
 
+/** Names of sources that one message lists. */
+const SOURCES_SHOWN_MAX = 20
+
 /** A source that this version can back up and restore. */
 export interface PickedSource {
   readonly name: string
@@ -39,11 +42,27 @@ export function pickSources(loaded: LoadedConfig, names: readonly string[]): Pic
 /** Refuses a name that the configuration does not have. Fails: usage.invalid. */
 export function requireSourceName(loaded: LoadedConfig, name: string): void {
   const known = Object.keys(loaded.config.sources)
-  if (known.includes(name)) return
+  if (!known.includes(name)) throw unknownSource(name, `${loaded.file} has none of this name`, known)
+}
+
+/**
+ * Refuses a source, as it was typed, that is neither configured nor among the `stored` labels.
+ * Fails: usage.invalid.
+ */
+export function requireKnownSource(loaded: LoadedConfig, typed: string, stored: readonly string[]): void {
+  const known = [...new Set([...Object.keys(loaded.config.sources), ...stored])]
+  if (known.includes(typed)) return
+  throw unknownSource(typed, `neither ${loaded.file} nor the repository has it`, known)
+}
+
+function unknownSource(name: string, is: string, known: readonly string[]): Failure {
   const meant = nearest(name, known)
-  const end = meant === undefined ? `known: ${known.join(', ')}` : `did you mean "${meant}"?`
-  throw new Failure('usage.invalid', `Cannot find the source "${name}" in ${loaded.file} (${end})`, {
-    facts: { source: name },
+  const shown = known.slice(0, SOURCES_SHOWN_MAX)
+  const more = known.length > shown.length ? ', …' : ''
+  const guess = meant === undefined ? '' : `; did you mean "${meant}"?`
+  const message = `Cannot find the source "${name}": ${is} (known: ${shown.join(', ')}${more}${guess})`
+  return new Failure('usage.invalid', message, {
+    facts: { source: name, hint: 'Name one of those; `backstock snapshots` lists what is stored.' },
   })
 }
 

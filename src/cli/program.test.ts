@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { isFailure } from '../base/failure.ts'
-import { type CommandName, type CommandSpec, type InputOf, commands } from './commands.ts'
+import { type CommandName, type CommandSpec, type InputOf, commands, optionFlag } from './commands.ts'
 import { type Request, parseCommandLine } from './program.ts'
 
 async function parse<N extends CommandName>(name: N, line: string): Promise<InputOf<N>> {
@@ -77,6 +77,25 @@ test('parseCommandLine() reads optional values, short options together, and word
   const ls = await parse('ls', 'ls -lR latest /srv')
   assert.deepEqual([ls.long, ls.recursive, ls.snapshot, ls.path], [true, true, 'latest', '/srv'])
   assert.deepEqual((await parse('find', 'find -- -x --json')).patterns, ['-x', '--json'])
+})
+
+test('an empty value is refused wherever one may stand: a variable that is not set means nothing', async () => {
+  const empty = async (...argv: string[]): Promise<string> => {
+    const error = await parseCommandLine(argv, '1').catch((reason: unknown) => reason)
+    assert.ok(isFailure(error, 'usage.invalid'), argv.join(' '))
+    return error.message
+  }
+  assert.match(await empty('-c', '', 'status'), /^Cannot use --config "": it must be FILE \(the config/)
+  assert.match(await empty('restore', 'media', '--to', ''), /^Cannot use --to "": it must be DIR \(/)
+  assert.match(await empty('ls', ''), /^Cannot use "" as snapshot: it must be an id, .*"latest"/)
+  for (const [name, spec] of Object.entries<CommandSpec>(commands)) {
+    const words = name.split(' ')
+    const needed = Object.values(spec.arguments).map(({ choices }) => choices?.[0] ?? 'x')
+    for (const at of needed.keys()) await empty(...words, ...needed.with(at, ''))
+    for (const [key, option] of Object.entries(spec.options)) {
+      if (option.value !== undefined) await empty(...words, ...needed, `${optionFlag(key)}=`)
+    }
+  }
 })
 
 test('global options stand before or after the command', async () => {

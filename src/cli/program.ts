@@ -148,7 +148,7 @@ function newOption(key: string, spec: OptionSpec): Option {
     spec.help,
   )
   if (spec.choices !== undefined) option.choices(spec.choices)
-  else if (spec.many === true || spec.type !== undefined) {
+  else if (spec.value !== undefined) {
     option.argParser((text: string, before: unknown) => {
       const read = readValue(key, spec, text)
       return spec.many === true ? [...(Array.isArray(before) ? before : []), read] : read
@@ -166,6 +166,13 @@ function newArgument(key: string, spec: ArgumentSpec): Argument {
   const name = spec.many === true ? `${key.replace(/s$/, '')}...` : key
   const argument = new Argument(spec.required === true ? `<${name}>` : `[${name}]`, spec.help)
   if (spec.choices !== undefined) argument.choices(spec.choices)
+  else {
+    argument.argParser((text: string, before: unknown) => {
+      // A variable of a script that is not set: "nothing said" would mean another thing.
+      if (text === '') throw usage(`Cannot use "" as ${argument.name()}: it must be ${spec.help}`)
+      return spec.many === true ? [...(Array.isArray(before) ? before : []), text] : text
+    })
+  }
   return argument
 }
 
@@ -178,7 +185,10 @@ function readValue(key: string, spec: OptionSpec, text: string): string | number
     percent: [parsePercent(text), 'a percentage above 0 and up to 100'],
   }
   const row = must[spec.type ?? 'text']
-  if (row === undefined) return text
+  if (row === undefined) {
+    if (text === '') throw usage(`Cannot use ${optionFlag(key)} "": it must be ${spec.value} (${spec.help})`)
+    return text
+  }
   const [value, what] = row
   if (value === undefined)
     throw usage(`Cannot use ${optionFlag(key)} ${JSON.stringify(text)}: it must be ${what}`)

@@ -25,6 +25,8 @@ export interface SourceStatus {
 }
 
 export interface StatusWarning {
+  /** An error: what the configuration asks for is not there, or what is there cannot be believed. */
+  readonly severity: 'error' | 'warning'
   readonly code: string
   readonly source: string | undefined
   readonly message: string
@@ -37,6 +39,7 @@ export interface RepositoryStatus {
   readonly lastCheck: { readonly at: number; readonly errors: number; readonly warnings: number } | undefined
 }
 
+const ERROR_CODES = new Set(['source.unprotected', 'snapshot.bad', 'stream.hidden', 'check.errors'])
 /** A repository that was not checked for this long deserves a word. */
 const CHECK_AGE_MS_MAX = 30 * 24 * 3600 * 1000
 /** Clocks of two hosts may differ by this much. */
@@ -106,7 +109,7 @@ function storedBytes(snapshots: readonly StoredSnapshot[]): number {
 }
 
 function warning(code: string, source: string | undefined, message: string): StatusWarning {
-  return { code, source, message }
+  return { severity: ERROR_CODES.has(code) ? 'error' : 'warning', code, source, message }
 }
 
 function keyWarnings({ role, store, config }: Access): StatusWarning[] {

@@ -351,6 +351,38 @@ test('20: what is typed or written wrong', async () => {
   assert.equal((await here(host, ['backup'])).exit, 20)
 })
 
+test('20: a source that is neither configured nor stored; the others are listed', async () => {
+  for (const argv of [
+    ['snapshots', 'nosuch'],
+    ['snapshots', 'web9:media'],
+    ['status', 'nosuch'],
+    ['find', '*', '--source', 'nosuch'],
+    ['restore', 'nosuch', '--to', 'x'],
+  ]) {
+    const [exit, name, message] = await code(argv)
+    assert.deepEqual([exit, name], [20, 'usage.invalid'], argv.join(' '))
+    assert.match(message, /^Cannot find the source "\S+": neither .* \(known: media, /)
+  }
+})
+
+test('`status` ends with 1 when a configured source has no snapshot, with 0 when each has one', async () => {
+  writeConfig(host, { sources: '  later: { kind: files, paths: [media] }\n' })
+  const without = await here(host, ['status', '--json'])
+  assert.equal(without.exit, 1)
+  const errors = eventsOf(without).filter((event) => event['severity'] === 'error')
+  assert.deepEqual(
+    errors.map((event) => event['message']),
+    ['"later" was never backed up'],
+  )
+  assert.equal(eventOf(without, 'summary')['errors'], 1)
+  assert.equal((await here(host, ['status', 'media'])).exit, 0)
+  assert.equal((await here(host, ['backup', 'later'])).exit, 0)
+  assert.equal((await here(host, ['status'])).exit, 0)
+  // What is stored and not configured may be asked for too.
+  writeConfig(host, {})
+  assert.equal((await here(host, ['status', 'later'])).exit, 0)
+})
+
 test('1: there is no such snapshot', async () => {
   assert.deepEqual((await code(['ls', 'zzz'])).slice(0, 2), [1, 'repo.nosnapshot'])
   assert.deepEqual((await code(['cat', 'shop:latest', '/x'])).slice(0, 2), [1, 'repo.nosnapshot'])

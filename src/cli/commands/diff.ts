@@ -12,13 +12,14 @@ import { pathFacts } from '../paths.ts'
 import { harmless } from '../print.ts'
 import { openShown } from '../rebuilt.ts'
 
-const MARKS = { added: '+', removed: '-', changed: 'M', metadata: 'm' } as const
+const MARKS = { added: '+', removed: '-', changed: 'M', metadata: 'm', moved: 'R' } as const
 
 interface Totals {
   added: number
   removed: number
   changed: number
   metadata: number
+  moved: number
   bytesAdded: number
   bytesRemoved: number
 }
@@ -31,7 +32,7 @@ export async function run(context: CommandContext, input: InputOf<'diff'>): Prom
     const before = await openShown(context.printer, repository, from)
     const after = await openShown(context.printer, repository, to)
     try {
-      const totals: Totals = { added: 0, removed: 0, changed: 0, metadata: 0, bytesAdded: 0, bytesRemoved: 0 }
+      const totals = newTotals()
       const writer = newLineWriter(context)
       const { json, quiet } = context.printer
       for await (const change of diffSnapshots(before, after)) {
@@ -52,15 +53,19 @@ export async function run(context: CommandContext, input: InputOf<'diff'>): Prom
   })
 }
 
+function newTotals(): Totals {
+  return { added: 0, removed: 0, changed: 0, metadata: 0, moved: 0, bytesAdded: 0, bytesRemoved: 0 }
+}
+
 /** Sizes of files that were added, removed or changed, old and new. */
 function count(totals: Totals, { kind, before, after }: Change): void {
   totals[kind]++
-  if (kind === 'metadata') return
+  if (kind === 'metadata' || kind === 'moved') return
   totals.bytesRemoved += before?.size ?? 0
   totals.bytesAdded += after?.size ?? 0
 }
 
-function changeLine({ kind, path, before, after }: Change): string {
+function changeLine({ kind, path, from, before, after }: Change): string {
   const isFolder = (after ?? before)?.node !== undefined
   const { size: old } = before ?? { size: 0 }
   const { size: now } = after ?? { size: 0 }
@@ -70,14 +75,16 @@ function changeLine({ kind, path, before, after }: Change): string {
       : kind === 'changed'
         ? ` (${formatBytes(old)} -> ${formatBytes(now)})`
         : ` (${formatBytes(kind === 'added' ? now : old)})`
-  return `${MARKS[kind]} ${harmless(displayName(path))}${isFolder ? '/' : ''}${sizes}`
+  const was = from === undefined ? '' : `${harmless(displayName(from))} -> `
+  return `${MARKS[kind]} ${was}${harmless(displayName(path))}${isFolder ? '/' : ''}${sizes}`
 }
 
-function changeFacts({ kind, path, before, after }: Change): Record<string, unknown> {
+function changeFacts({ kind, path, from, before, after }: Change): Record<string, unknown> {
   return {
     type: 'change',
     change: kind,
     ...pathFacts(path),
+    ...(from === undefined ? {} : { from: pathFacts(from) }),
     ...(before === undefined ? {} : { before: withoutPath(before) }),
     ...(after === undefined ? {} : { after: withoutPath(after) }),
   }
@@ -89,11 +96,12 @@ function withoutPath(entry: NonNullable<Change['after']>): Record<string, unknow
 }
 
 function summaryLine(totals: Totals): string {
-  const { added, removed, changed, metadata, bytesAdded, bytesRemoved } = totals
+  const { added, removed, changed, metadata, moved, bytesAdded, bytesRemoved } = totals
   const counts = [
     `${formatCount(added)} added`,
     `${formatCount(removed)} removed`,
     `${formatCount(changed)} changed`,
+    `${formatCount(moved)} moved`,
     `${formatCount(metadata)} with new metadata`,
   ]
   return `${counts.join(', ')}; ${formatBytes(bytesAdded)} new, ${formatBytes(bytesRemoved)} gone`

@@ -4,7 +4,7 @@ import { findEntries, newSearch } from '../../recovery/find.ts'
 import { parseNamedSource, snapshotsOfSource, sourceLabel } from '../../repo/select-snapshot.ts'
 import type { StoredSnapshot } from '../../repo/snapshots.ts'
 import { closeSnapshot } from '../../repo/tree-reader.ts'
-import { chooseKnown, knownSnapshots, type KnownSnapshots } from '../choose-snapshot.ts'
+import { chooseKnown, knownSnapshots, type KnownSnapshots, requireStoredSource } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { entryFacts, flushLines, newLineWriter, writeLine } from '../entries.ts'
@@ -17,6 +17,7 @@ export async function run(context: CommandContext, input: InputOf<'find'>): Prom
   return withRepository(context, async (repository) => {
     const { json } = context.printer
     const known = await knownSnapshots(context, repository)
+    for (const name of input.source) requireStoredSource(repository.loaded, known, name)
     const snapshots = chosen(context, known, input)
     const isMixed = new Set(known.snapshots.map(({ domain }) => domain)).size > 1
     const search = newSearch(input.patterns)

@@ -1,7 +1,7 @@
 /** `backstock restore`: a source, or a part of it, as it was. */
 import { resolve } from 'node:path'
 import { displayName } from '../../base/file-entry.ts'
-import { FAILURES } from '../../base/failure.ts'
+import { Failure, FAILURES } from '../../base/failure.ts'
 import { restore, type RestoreSummary } from '../../recovery/restore.ts'
 import type { StoredSnapshot } from '../../repo/snapshots.ts'
 import type { FileProblem } from '../../sources/files/problem.ts'
@@ -20,6 +20,8 @@ const PROBLEMS_SHOWN_MAX = 20
 
 export async function run(context: CommandContext, input: InputOf<'restore'>): Promise<number> {
   refuseDatabaseOptions(input.source, input)
+  if (input.to.trim() === '')
+    throw new Failure('usage.invalid', 'Cannot restore: --to names no folder (it is empty)')
   return withRepository(context, async (repository) => {
     const snapshot = await chooseOfSource(context, repository, input.source, input)
     const to = resolve(context.cwd, input.to)
@@ -61,7 +63,10 @@ async function restoreShown(
   }
 }
 
-/** What is missing makes the exit status 1; an owner or attribute that this user may not set does not. */
+/**
+ * What is missing makes the exit status 1, or that of a store that cannot be read when nothing else is the
+ * matter; an owner or attribute that this user may not set does not.
+ */
 function printRestored(
   context: CommandContext,
   snapshot: StoredSnapshot,
@@ -69,14 +74,15 @@ function printRestored(
   input: InputOf<'restore'>,
 ): number {
   const { printer } = context
-  const { damaged, failed, problems, rebuilt } = summary
+  const { damaged, unreadable, failed, problems, rebuilt, counts } = summary
   warnRebuilt(printer, rebuilt)
-  printProblems(context, damaged, 'repo.corrupt')
-  printProblems(context, failed, 'restore.failed')
-  printProblems(context, problems, 'restore.failed')
-  const missing = damaged.length + failed.length
-  const exit = missing > 0 ? FAILURES['restore.failed'].exit : 0
-  const { seconds, rebuilt: _, ...numbers } = summary
+  printProblems(context, damaged, counts.damaged, 'repo.corrupt')
+  printProblems(context, unreadable, counts.unreadable, 'storage.offline')
+  printProblems(context, failed, counts.failed, 'restore.failed')
+  printProblems(context, problems, counts.problems, 'restore.failed')
+  const missing = counts.damaged + counts.unreadable + counts.failed
+  const exit = exitOf(counts)
+  const { seconds, rebuilt: _, counts: __, ...numbers } = summary
   const event = {
     ...numbers,
     type: 'summary',
@@ -85,9 +91,7 @@ function printRestored(
     completed: snapshot.completed,
     to: input.to,
     dryRun: input.dryRun,
-    damaged: damaged.length,
-    failed: failed.length,
-    problems: problems.length,
+    ...counts,
     ...rebuiltFacts(rebuilt),
     seconds: Math.round(seconds * 1000) / 1000,
     exit,
@@ -99,14 +103,26 @@ function printRestored(
   const resumed = summary.resumed > 0 ? `, ${formatCounted(summary.resumed, 'file')} by an earlier run` : ''
   const lines = [`${done} ${what}, ${folders} in ${formatDuration(seconds * 1000)}${kept}${resumed}`]
   if (missing > 0) lines.push(`${formatCounted(missing, 'entry', 'entries')} could not be restored.`)
+  if (counts.unreadable > 0)
+    lines.push(
+      `${formatCounted(counts.unreadable, 'of these is', 'of these are')} unreadable now, not known to be ` +
+        'damaged: mend the store, then run the same command again.',
+    )
   printSummary(printer, event, lines)
   return exit
 }
 
+function exitOf({ damaged, unreadable, failed }: RestoreSummary['counts']): number {
+  if (damaged + failed > 0) return FAILURES['restore.failed'].exit
+  return unreadable > 0 ? FAILURES['storage.offline'].exit : 0
+}
+
+/** `count`: how many there are; `problems` may hold fewer. */
 function printProblems(
   { printer }: CommandContext,
   problems: readonly FileProblem[],
-  code: 'repo.corrupt' | 'restore.failed',
+  count: number,
+  code: 'repo.corrupt' | 'storage.offline' | 'restore.failed',
 ): void {
   const { hint, exit } = FAILURES[code]
   for (const { path, code: errno, what } of problems) {
@@ -116,6 +132,7 @@ function printProblems(
   if (printer.json) return
   const shown = printer.verbose ? problems : problems.slice(0, PROBLEMS_SHOWN_MAX)
   for (const { path, what } of shown) warn(printer, `${displayName(path)}: ${what}`)
-  const more = problems.length - shown.length
-  if (more > 0) warn(printer, `… and ${formatCounted(more, 'problem')} more (--verbose names all)`)
+  const more = count - shown.length
+  const all = printer.verbose ? '' : ' (--verbose names more)'
+  if (more > 0) warn(printer, `… and ${formatCounted(more, 'problem')} more${all}`)
 }

@@ -2,7 +2,7 @@
 import { listSnapshots, type StoredSnapshot } from '../../repo/snapshots.ts'
 import { missingHeads } from '../../repo/heads.ts'
 import { parseNamedSource, snapshotsOfSource, sourceLabel } from '../../repo/select-snapshot.ts'
-import { writersOf } from '../choose-snapshot.ts'
+import { requireStoredSource, writersOf } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { formatBytes, formatCount, formatCounted } from '../human.ts'
@@ -23,7 +23,7 @@ const columns: readonly Column[] = [
 ]
 
 export async function run(context: CommandContext, input: InputOf<'snapshots'>): Promise<number> {
-  return withRepository(context, async ({ access, host }) => {
+  return withRepository(context, async ({ access, host, loaded }) => {
     const { printer } = context
     const named = input.source === undefined ? undefined : parseNamedSource(input.source)
     const scope = named === undefined ? {} : { source: named.source }
@@ -32,6 +32,10 @@ export async function run(context: CommandContext, input: InputOf<'snapshots'>):
     const snapshots = named === undefined ? found : snapshotsOfSource(found, named, writers)
     for (const { name, failure } of bad) warn(printer, `${name} does not count: ${failure.message}`)
     for (const text of missingHeads(host, [...found, ...revoked], scope)) warn(printer, text)
+    if (input.source !== undefined && snapshots.length + bad.length === 0) {
+      const all = await listSnapshots(access.store, access.config)
+      requireStoredSource(loaded, { ...all, writers }, input.source)
+    }
     const tagged = snapshots.filter((one) => input.tag.every((tag) => one.tags.includes(tag)))
     const shown = newestOfEach(tagged, input.latest).toSorted(byCompletion)
     const isMixed = new Set(snapshots.map(({ domain }) => domain)).size > 1

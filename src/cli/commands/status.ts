@@ -1,10 +1,13 @@
-/** `backstock status`: how safe each source is. Needs no key to contents. */
+/**
+ * `backstock status`: how safe each source is. Needs no key to contents. Exit status 1 when a finding is an
+ * error.
+ */
 import { repositoryStatus, type SourceStatus } from '../../recovery/status.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { formatBytes, formatCount, formatDuration } from '../human.ts'
 import { withRepository } from '../open-repository.ts'
-import { requireSourceName } from '../pick-sources.ts'
+import { requireKnownSource } from '../pick-sources.ts'
 import { printEvent, printFinding, printLine, printSummary, printTable, showMoment } from '../print.ts'
 import { snapshotFacts } from '../snapshot-facts.ts'
 import type { Column } from '../table.ts'
@@ -23,10 +26,18 @@ const columns: readonly Column[] = [
 export async function run(context: CommandContext, input: InputOf<'status'>): Promise<number> {
   return withRepository(context, async ({ access, host, loaded, store }) => {
     const { printer, clock } = context
-    for (const name of input.sources) requireSourceName(loaded, name)
-    const configured = Object.keys(loaded.config.sources)
-    const wanted = { configured, named: input.sources, now: clock.now() }
+    const wanted = {
+      configured: Object.keys(loaded.config.sources),
+      named: [...new Set(input.sources)],
+      now: clock.now(),
+    }
     const { sources, bytesStored, warnings, lastCheck } = await repositoryStatus(access, host, wanted)
+    const unknown = sources.find(({ configured, snapshots }) => !configured && snapshots === 0)
+    if (unknown !== undefined) {
+      const all = await repositoryStatus(access, host, { ...wanted, named: [] })
+      const stored = all.sources.map(({ source }) => source)
+      requireKnownSource(loaded, unknown.source, stored)
+    }
     printLine(
       printer,
       `Repository ${access.config.repository} of shop ${access.config.shop} in ${store.location}`,
@@ -44,9 +55,10 @@ export async function run(context: CommandContext, input: InputOf<'status'>): Pr
       sources.map((one) => rowOf(one, (at) => showMoment(printer, at))),
     )
     if (warnings.length > 0) printLine(printer)
-    for (const { code, source, message } of warnings) {
-      printFinding(printer, { severity: 'warning', message, facts: { code, source } })
+    for (const { severity, code, source, message } of warnings) {
+      printFinding(printer, { severity, message, facts: { code, source } })
     }
+    const errors = warnings.filter(({ severity }) => severity === 'error').length
     const summary = {
       type: 'summary',
       command: 'status',
@@ -57,11 +69,12 @@ export async function run(context: CommandContext, input: InputOf<'status'>): Pr
       config: access.config.n,
       bytesStored,
       sources: sources.length,
-      warnings: warnings.length,
+      errors,
+      warnings: warnings.length - errors,
       lastCheck: lastCheck && { ...lastCheck, at: new Date(lastCheck.at).toISOString() },
     } as const
     printSummary(printer, summary, [])
-    return 0
+    return errors > 0 ? 1 : 0
   })
 }
 
