@@ -40,12 +40,17 @@ test('selectSnapshot() lists the candidates when several match', () => {
 test('selectSnapshot() says what is missing', () => {
   for (const [selector, says] of [
     ['zzz', 'no id begins or ends like this'],
-    ['shop:latest', 'no snapshot of a source "shop"'],
-    ['media:', 'none yet'],
+    ['shop:latest', 'no snapshot of a source "shop" (there are: media, '],
   ] as const) {
     assert.throws(
       () => selectSnapshot(all, selector),
       (error) => isFailure(error, 'repo.nosnapshot') && error.message.includes(says),
+    )
+  }
+  for (const selector of ['', 'media:']) {
+    assert.throws(
+      () => selectSnapshot(all, selector),
+      (error) => isFailure(error, 'usage.invalid') && error.message.includes('no snapshot is named'),
     )
   }
   assert.throws(

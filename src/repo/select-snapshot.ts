@@ -57,11 +57,21 @@ export function selectSnapshot(
 ): StoredSnapshot {
   const colon = selector.lastIndexOf(':')
   const word = selector.slice(colon + 1)
+  if (word === '') {
+    const is = 'no snapshot is named (must be an id, its beginning or end, or latest)'
+    throw new Failure('usage.invalid', `Cannot choose a snapshot by "${selector}": ${is}`, {
+      facts: { selector, hint: 'Run `backstock snapshots` to see what there is.' },
+    })
+  }
   const of = colon < 0 ? undefined : selector.slice(0, colon)
   const among = of === undefined ? snapshots : snapshotsOfSource(snapshots, parseNamedSource(of), writers)
-  if (of !== undefined && among.length === 0) throw none(`there is no snapshot of a source "${of}"`, selector)
-  if (word === 'latest' || word === '') {
-    const latest = word === '' ? undefined : newestSnapshot(oneWriter(among, selector, writers))
+  if (of !== undefined && among.length === 0) {
+    const there = [...new Set(labelsOf(snapshots, writers))]
+    const known = there.length === 0 ? '' : ` (there are: ${listed(there)})`
+    throw none(`there is no snapshot of a source "${of}"${known}`, selector)
+  }
+  if (word === 'latest') {
+    const latest = newestSnapshot(oneWriter(among, selector, writers))
     if (latest === undefined) throw none('there is none yet', selector)
     return latest
   }
@@ -70,8 +80,8 @@ export function selectSnapshot(
   const [only, ...others] = found
   if (only === undefined) throw none('no id begins or ends like this', selector)
   if (others.length === 0) return only
-  const isMixed = new Set(found.map(({ domain }) => domain)).size > 1
-  const names = found.map((one) => `${isMixed ? sourceLabel(one, writers) : one.source}:${one.id}`)
+  const labels = labelsOf(found, writers)
+  const names = found.map((one, at) => `${labels[at]}:${one.id}`)
   const is = `${found.length} snapshots match (${listed(names)})`
   throw new Failure('usage.invalid', `Cannot choose a snapshot by "${selector}": ${is}`, {
     facts: { selector, matches: found.length, hint: 'Give more of the id, or WRITER:SOURCE:ID.' },
@@ -113,6 +123,12 @@ function oneWriter(
   throw new Failure('usage.invalid', message, {
     facts: { selector: typed, writers: domains.size, hint: 'Name the writer too: WRITER:SOURCE.' },
   })
+}
+
+/** The source of each; with its writer where there are several. */
+export function labelsOf(snapshots: readonly StoredSnapshot[], writers: Writers): string[] {
+  const isMixed = new Set(snapshots.map(({ domain }) => domain)).size > 1
+  return snapshots.map((one) => (isMixed ? sourceLabel(one, writers) : one.source))
 }
 
 /** `WRITER:SOURCE`; by the domain where another writer has, or had, the same name. */
