@@ -156,6 +156,14 @@ function startThreads(lanes: Lanes): void {
     worker.on('error', (error) => {
       fail(lanes, error)
     })
+    worker.on('messageerror', (error) => {
+      fail(lanes, error)
+    })
+    // Not one that closeLanes() ended. What it had not stored is lost, and nobody would answer for it.
+    worker.on('exit', (status) => {
+      if (!lanes.threads.includes(thread)) return
+      fail(lanes, new Error(`Bug: a thread that saves files ended by itself with status ${status}`))
+    })
     if (lanes.store.workerUrl === undefined) {
       const { port1, port2 } = new MessageChannel()
       servePort(lanes.store, port1)
