@@ -30,6 +30,8 @@ const TEST_TOOLS = [
   { command: 'rsync', debian: 'rsync' },
   { command: 'setfattr', debian: 'attr' },
   { command: 'setfacl', debian: 'acl' },
+  { command: 'zsh', debian: 'zsh' },
+  { command: 'fish', debian: 'fish' },
 ]
 const BENCH_TOOLS = [
   { command: 'restic', debian: 'restic' },

@@ -35,6 +35,8 @@ function firstWords(): [string, string][] {
   return [...words]
 }
 
+const helpWord = ['help', 'explain a command'] as const
+
 function secondWords(group: string): [string, string][] {
   return specs
     .filter(([name]) => name.startsWith(`${group} `))
@@ -117,6 +119,7 @@ function bashScript(): string {
   for (const [reply, patterns] of values) lines.push(`    ${patterns.join('|')}) ${reply}; return ;;`)
   lines.push('  esac', '  case "$command" in')
   lines.push(`    '') ${bashWords([...firstWords().map(([word]) => word), 'help', ...globalFlags()])} ;;`)
+  lines.push(`    help) ${bashWords(firstWords().map(([word]) => word))} ;;`)
   for (const group of Object.keys(commandGroups)) {
     lines.push(`    ${group}) ${bashWords(secondWords(group).map(([word]) => word))} ;;`)
   }
@@ -158,7 +161,7 @@ function zshScript(): string {
     '#compdef backstock',
     '# zsh completion of backstock; made by: backstock completion zsh',
     '_backstock_sources() {',
-    '  local -a names config',
+    '  local -a names',
     '  local at=${words[(I)(-c|--config)]}',
     '  ((at > 0)) && config=(--config ${words[at + 1]})',
     '  names=(${(f)"$(_call_program sources backstock $config completion --sources 2>/dev/null)"})',
@@ -166,18 +169,23 @@ function zshScript(): string {
     '}',
     '',
     '_backstock() {',
-    '  local context state line name',
+    '  local context state line name file',
+    '  local -a config',
     '  typeset -A opt_args',
-    `  _arguments -C ${zshOptions(Object.entries(globalOptions))} '1: :->command' '*:: :->rest'`,
+    // -A: options behind the command are the command's.
+    `  _arguments -A '-*' -C ${zshOptions(Object.entries(globalOptions))} '1: :->command' '*:: :->rest'`,
+    '  file=${opt_args[--config]:-$opt_args[-c]}',
+    '  [[ -n $file ]] && config=(--config $file)',
     '  case $state in',
-    `    command) local -a list; list=(${firstWords().map(zshPair).join(' ')})`,
+    `    command) local -a list; list=(${zshPairs([...firstWords(), helpWord])})`,
     '      _describe command list; return ;;',
     '  esac',
     '  name=$words[1]',
     '  case $name in',
+    `    help) local -a list; list=(${zshPairs(firstWords())}); _describe command list; return ;;`,
   ]
   for (const group of Object.keys(commandGroups)) {
-    const list = secondWords(group).map(zshPair).join(' ')
+    const list = zshPairs(secondWords(group))
     lines.push(`    ${group})`)
     lines.push(
       `      if ((CURRENT == 2)); then local -a list; list=(${list}); _describe command list; return; fi`,
@@ -199,8 +207,8 @@ function zshScript(): string {
   return lines.join('\n')
 }
 
-function zshPair([word, summary]: [string, string]): string {
-  return quote(`${word}:${summary}`)
+function zshPairs(words: readonly (readonly [string, string])[]): string {
+  return words.map(([word, summary]) => quote(`${word}:${summary}`)).join(' ')
 }
 
 function zshOptions(options: readonly [string, OptionSpec][]): string {
@@ -221,51 +229,68 @@ function zshAction(offer: Offer): string {
   return { source: '_backstock_sources', file: '_files', folder: '_files -/', nothing: ' ' }[offer]
 }
 
+const fishHead = String.raw`# fish completion of backstock; made by: backstock completion fish
+function __backstock_sources
+  set -l words (commandline -opc)
+  set -l config
+  for at in (seq (count $words))
+    if contains -- $words[$at] -c --config; set config --config $words[(math $at + 1)]; end
+  end
+  backstock $config completion --sources 2>/dev/null
+end
+
+# Whether the words before the cursor name this command.
+function __backstock_is
+  set -l words (commandline -opc)
+  set -e words[1]
+  set -l command
+  set -l skip no
+  for word in $words
+    if test $skip = yes; set skip no; continue; end
+    switch $word
+      case -c --config; set skip yes
+      case '-*'
+      case '*'
+        set -a command $word
+        if not contains -- $command[1] GROUPS; or test (count $command) = 2; break; end
+    end
+  end
+  test "$command" = "$argv"
+end
+complete -c backstock -f`.replace('GROUPS', Object.keys(commandGroups).join(' '))
+
 function fishScript(): string {
-  const lines = [
-    '# fish completion of backstock; made by: backstock completion fish',
-    'function __backstock_sources',
-    '  set -l words (commandline -opc)',
-    '  set -l config',
-    '  for at in (seq (count $words))',
-    '    if contains -- $words[$at] -c --config; set config --config $words[(math $at + 1)]; end',
-    '  end',
-    '  backstock $config completion --sources 2>/dev/null',
-    'end',
-    'complete -c backstock -f',
-  ]
-  for (const [word, summary] of firstWords()) {
-    lines.push(`complete -c backstock -n __fish_use_subcommand -a ${word} -d ${quote(summary)}`)
+  const lines = [fishHead]
+  const offerWords = (command: string, words: readonly (readonly [string, string])[]): void => {
+    for (const [word, summary] of words)
+      lines.push(`complete -c backstock -n ${fishIs(command)} -a ${word} -d ${quote(summary)}`)
   }
+  offerWords('', [...firstWords(), helpWord])
+  offerWords('help', firstWords())
   for (const option of Object.entries<OptionSpec>(globalOptions))
     lines.push(`complete -c backstock ${fishOption(option)}`)
-  for (const group of Object.keys(commandGroups)) {
-    const words = secondWords(group)
-    const names = words.map(([word]) => word).join(' ')
-    const condition = `__fish_seen_subcommand_from ${group}; and not __fish_seen_subcommand_from ${names}`
-    for (const [word, summary] of words) {
-      lines.push(`complete -c backstock -n ${quote(condition)} -a ${word} -d ${quote(summary)}`)
-    }
-  }
+  for (const group of Object.keys(commandGroups)) offerWords(group, secondWords(group))
   for (const [name, spec] of specs) {
-    const condition = quote(
-      name
-        .split(' ')
-        .map((word) => `__fish_seen_subcommand_from ${word}`)
-        .join('; and '),
-    )
     for (const option of Object.entries(spec.options)) {
-      if (option[1].hidden !== true) lines.push(`complete -c backstock -n ${condition} ${fishOption(option)}`)
+      if (option[1].hidden !== true)
+        lines.push(`complete -c backstock -n ${fishIs(name)} ${fishOption(option)}`)
     }
     const offer = fishOffer(argumentOffer(spec))
-    if (offer !== '') lines.push(`complete -c backstock -n ${condition} ${offer}`)
+    if (offer !== '') lines.push(`complete -c backstock -n ${fishIs(name)} ${offer}`)
   }
   return `${lines.join('\n')}\n`
 }
 
+/** The condition that the command is this one; '' is none yet. */
+function fishIs(command: string): string {
+  return quote(`__backstock_is ${command}`.trimEnd())
+}
+
 function fishOption([key, spec]: [string, OptionSpec]): string {
   const short = spec.short === undefined ? '' : `-s ${spec.short} `
-  const value = takesWord(spec) ? ` -r ${fishOffer(offerOf(spec))}`.trimEnd() : ''
+  const offer = offerOf(spec)
+  // -x: nothing but what is offered; fish offers files beside it otherwise.
+  const value = takesWord(spec) ? ` ${offer === 'file' ? '-r' : '-x'} ${fishOffer(offer)}`.trimEnd() : ''
   return `${short}-l ${optionFlag(key).slice(2)}${value} -d ${quote(spec.help)}`
 }
 
