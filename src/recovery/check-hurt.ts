@@ -6,15 +6,26 @@ import { describeError, type Failure } from '../base/failure.ts'
 import { decodeExtentNode, decodeListNode, extentsBytes, type Extents } from '../format/content.ts'
 import { decodeNode, type TreeEntry } from '../format/tree.ts'
 import { isDamage } from '../repo/damage.ts'
-import { readChunk, rootNode } from '../repo/tree-reader.ts'
+import { readChunk, rootNode, spendEntry } from '../repo/tree-reader.ts'
 import { addFinding, addHurtFile, type Finding, type FindingCode, type Findings } from './check-findings.ts'
 import { failureCode, isLost, loseChunk } from './check-packs.ts'
 import type { PackState } from './check-runs.ts'
-import { decodedContent, findChunk, type CheckedTree, type Counts } from './check-tree.ts'
+import {
+  coveredBytes,
+  decodedContent,
+  findChunk,
+  findOtherCopy,
+  newTreeBounds,
+  type CheckedTree,
+  type Counts,
+  type MapNodes,
+  type TreeBounds,
+} from './check-tree.ts'
 
 interface Hurt {
   readonly findings: Findings
   readonly tree: CheckedTree
+  readonly bounds: TreeBounds
   /** Faults of the snapshot itself, which no pack is to blame for: one finding a code. */
   readonly own: Map<FindingCode, Finding>
 }
@@ -28,16 +39,21 @@ export function isHurt(counts: Counts): boolean {
   return false
 }
 
-/** Names all files of the snapshot that cannot be read. Fails: storage.* that ends the check. */
+/**
+ * Names all files of the snapshot that cannot be read. Fails: storage.* that ends the check, repo.corrupt for
+ * a tree that holds more than its snapshot says.
+ */
 export async function nameHurtFiles(findings: Findings, tree: CheckedTree): Promise<void> {
-  await nameBelow({ findings, tree, own: new Map() }, rootNode(tree.reader), '')
+  const hurt = { findings, tree, own: new Map(), bounds: newTreeBounds(tree.reader) }
+  await nameBelow(hurt, rootNode(tree.reader), '', 1)
 }
 
-async function nameBelow(hurt: Hurt, root: Uint8Array, path: string): Promise<void> {
+async function nameBelow(hurt: Hurt, root: Uint8Array, path: string, depth: number): Promise<void> {
   /** Findings that this directory is named in already: several of its nodes may be lost. */
   const named = new Set<Finding>()
   const nodes = [root]
   for (let id = nodes.shift(); id !== undefined; id = nodes.shift()) {
+    spendEntry(hurt.bounds.nodes, depth)
     const node = await readOrBlame(hurt, id, 'tree.lost', (bytes) =>
       decodeNode(bytes, `a tree node of "${path}/"`),
     )
@@ -48,7 +64,8 @@ async function nameBelow(hurt: Hurt, root: Uint8Array, path: string): Promise<vo
       nodes.push(...node.value.children.map((child) => child.node))
     } else {
       for (const entry of node.value.entries) {
-        if (entry.node !== undefined) await nameBelow(hurt, entry.node, `${path}/${entry.name}`)
+        spendEntry(hurt.bounds.entries, depth)
+        if (entry.node !== undefined) await nameBelow(hurt, entry.node, `${path}/${entry.name}`, depth + 1)
         else if (entry.type === 'file') await nameFile(hurt, entry, `${path}/${entry.name}`)
       }
     }
@@ -73,7 +90,7 @@ async function nameFile(hurt: Hurt, entry: TreeEntry, path: string): Promise<voi
       bytes =
         map.depth === 0
           ? blameExtents(hurt, map.extents, blamed)
-          : await blameNodes(hurt, map.nodes, map.depth, blamed)
+          : await blameNodes(hurt, map, blamed, entry.size)
     }
     if (bytes !== entry.size && blamed.size === 0)
       blamed.add(
@@ -85,23 +102,25 @@ async function nameFile(hurt: Hurt, entry: TreeEntry, path: string): Promise<voi
 
 async function blameNodes(
   hurt: Hurt,
-  nodes: readonly Uint8Array[],
-  depth: number,
+  { depth, nodes }: MapNodes,
   blamed: Set<Finding>,
+  bytesMax: number,
 ): Promise<number> {
   let bytes = 0
   for (const id of nodes) {
+    if (bytes > bytesMax) break
     if (depth > 1) {
       const list = await readOrBlame(hurt, id, 'tree.lost', (chunk) => decodeListNode(chunk, 'a list node'))
       if ('blame' in list) blamed.add(list.blame)
-      else bytes += await blameNodes(hurt, list.value, depth - 1, blamed)
+      const below = 'blame' in list ? undefined : { depth: depth - 1, nodes: list.value }
+      bytes += coveredBytes(below && (await blameNodes(hurt, below, blamed, bytesMax - bytes)))
       continue
     }
     const node = await readOrBlame(hurt, id, 'tree.lost', (chunk) =>
       decodeExtentNode(chunk, 'an extent node'),
     )
     if ('blame' in node) blamed.add(node.blame)
-    else bytes += blameExtents(hurt, node.value, blamed)
+    bytes += coveredBytes('blame' in node ? undefined : blameExtents(hurt, node.value, blamed))
   }
   return bytes
 }
@@ -113,7 +132,7 @@ function blameExtents(hurt: Hurt, extents: Extents, blamed: Set<Finding>): numbe
     if (!needed.has(at + 1)) continue
     const place = findChunk(hurt.tree, chunk.id)
     if (place === undefined) blamed.add(unlisted(hurt, 'file.corrupt'))
-    else if (isLost(place.pack, place.number) && place.pack.damage !== undefined)
+    else if (isGone(hurt.tree, chunk.id, place) && place.pack.damage !== undefined)
       blamed.add(place.pack.damage.finding)
   }
   return extentsBytes(extents)
@@ -128,7 +147,7 @@ async function readOrBlame<T>(
 ): Promise<{ readonly value: T } | { readonly blame: Finding }> {
   const place = findChunk(hurt.tree, id)
   if (place === undefined) return { blame: unlisted(hurt, code) }
-  if (isLost(place.pack, place.number) && place.pack.damage !== undefined)
+  if (isGone(hurt.tree, id, place) && place.pack.damage !== undefined)
     return { blame: place.pack.damage.finding }
   let bytes: Buffer
   try {
@@ -143,6 +162,11 @@ async function readOrBlame<T>(
     if (!isDamage(error)) throw error
     return { blame: ownFinding(hurt, code, `holds what this program cannot read: ${describeError(error)}`) }
   }
+}
+
+/** Whether the chunk is lost there and in all other packs that hold it. */
+function isGone(tree: CheckedTree, id: Uint8Array, place: { pack: PackState; number: number }): boolean {
+  return isLost(place.pack, place.number) && !findOtherCopy(tree, id, isLost)
 }
 
 /** Damage that shows only when a chunk is read. */

@@ -1,9 +1,10 @@
 /** Trees and refs records that a broken writer made, and what credentials see that cannot read. */
 import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
 import { encodeInline } from '../format/content.ts'
 import { addRecipient, addWriter } from '../repo/key-changes.ts'
-import { openRepository } from '../repo/keys.ts'
+import { domainKeys, openRepository, writingDomain } from '../repo/keys.ts'
 import { newIdentity, type Credential } from '../repo/kit.ts'
 import { check, type CheckReport } from './check.ts'
 import type { FindingCode } from './check-findings.ts'
@@ -18,6 +19,7 @@ import {
   objectsOf,
   payloadOf,
   plantChunks,
+  plantSnapshot,
   refsOf,
   signSnapshot,
 } from '../../test/harness/tampering.ts'
@@ -59,24 +61,7 @@ async function plantFull(
   const chunks = [root, ...more].map((bytes) => ({ kind: 'tree', bytes }) as const)
   const tree = await plantChunks(repository, 'tree', chunks)
   const refs = await plantChunks(repository, 'refs', [{ kind: 'refs', bytes: refsOf(tree.pack, marked) }])
-  const id = '20260301t010000z-00112233'
-  await signSnapshot(repository, {
-    ...last,
-    id,
-    kind: 'incremental',
-    counter: 1,
-    previous: null,
-    source: 'planted',
-    parent: null,
-    full: id,
-    generation: tree.set.packSet,
-    packSet: tree.set.packSet,
-    begun: '2026-03-01T01:00:00Z',
-    completed: '2026-03-01T01:00:00Z',
-    lineage: [refs.set, tree.set],
-    root: tree.ids[0]?.toString('hex') ?? '',
-    refs: [refs.ids[0]?.toString('hex') ?? ''],
-  })
+  await plantSnapshot(repository, last, { tree, refs })
   return repository
 }
 
@@ -98,6 +83,30 @@ describe('checkTrees()', () => {
     assert.equal(report.findings.find(({ code }) => code === 'file.corrupt')?.files[0]?.path, '/note')
     const garbage = await plantFull(leafOf([fileEntry('note', 3, Buffer.from([9, 9]))]), [0])
     assert.deepEqual(real(await run(garbage)), ['file.corrupt'])
+  })
+
+  test('ends with trees that hold one child twice or are very deep, and says so', async () => {
+    const { idKey } = await domainKeys(shop.repository.access, writingDomain(shop.repository.access).id)
+    assert(idKey)
+    const below = (child: Buffer, names: readonly string[]): Buffer => {
+      const node = createHmac('sha256', idKey).update(child).digest()
+      return leafOf(
+        names.map((name) => ({ ...fileEntry(name, 0, Buffer.alloc(0)), type: 'directory', node })),
+      )
+    }
+    for (const [levels, children] of [
+      [40, ['a', 'b']],
+      [5000, ['d']],
+    ] as const) {
+      const nodes = [leafOf([fileEntry('x', 0, Buffer.alloc(0))])]
+      for (let level = 0; level < levels; level++) nodes.unshift(below(nodes[0] ?? Buffer.alloc(0), children))
+      const repository = await plantFull(nodes[0] ?? Buffer.alloc(0), [0], nodes.slice(1))
+      const report = await run(repository)
+      assert.deepEqual(real(report), ['tree.lost'])
+      const finding = report.findings.find(({ code }) => code === 'tree.lost')
+      assert.match(finding?.message ?? '', /more than twice the entries/)
+      assert.deepEqual(finding?.files[0]?.path, '/')
+    }
   })
 
   test('sees trees that no run lists and nodes that are none', async () => {

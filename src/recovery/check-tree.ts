@@ -3,19 +3,28 @@
  * pack. The count of a snapshot follows from its parent's by the nodes that differ, so that nodes which
  * snapshots share are read once. Not here: naming files (check-hurt.ts), the refs record (check-refs.ts).
  */
+import { corrupt } from '../base/bytes.ts'
 import {
   decodeContent,
   decodeExtentNode,
   decodeListNode,
   extentsBytes,
+  NODE_SPAN_BYTES,
   type Content,
   type Extents,
 } from '../format/content.ts'
 import { decodeNode, type TreeEntry, type TreeNode } from '../format/tree.ts'
-import { lookupChunk, packInRuns } from '../repo/chunk-index.ts'
+import { lookupChunk, lookupCopies, packInRuns } from '../repo/chunk-index.ts'
 import { isDamage } from '../repo/damage.ts'
-import { readChunk, type SnapshotReader } from '../repo/tree-reader.ts'
+import {
+  newWalkBudget,
+  readChunk,
+  spendEntry,
+  type SnapshotReader,
+  type WalkBudget,
+} from '../repo/tree-reader.ts'
 import { PACK_KINDS } from '../format/pack.ts'
+import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { packName } from '../repo/names.ts'
 import type { Finding } from './check-findings.ts'
 import type { PackState } from './check-runs.ts'
@@ -38,6 +47,7 @@ export interface CheckedTree {
   readonly numbers: Map<number, PackState | undefined>
   readonly counts: Counts
   readonly tally: TreeTally
+  readonly bounds: TreeBounds
   /** Everything was read and every chunk is in the index. */
   isWhole: boolean
   /** The count went below zero: it does not follow from the parent's. */
@@ -45,11 +55,30 @@ export interface CheckedTree {
   readonly onNode: () => void
 }
 
+/** `base`: the snapshot whose tree `counts` are of, which is read too. */
 export function newCheckedTree(
   of: Pick<CheckedTree, 'reader' | 'packs' | 'lostRun' | 'tally' | 'onNode'>,
   counts: Counts,
+  base?: StoredSnapshot,
 ): CheckedTree {
-  return { ...of, counts, numbers: new Map(), isWhole: true, isMiscounted: false }
+  const bounds = newTreeBounds(of.reader)
+  const more = base === undefined ? 0 : newWalkBudget({ snapshot: base }).left
+  bounds.entries.left += more
+  bounds.nodes.left += more
+  return { ...of, counts, bounds, numbers: new Map(), isWhole: true, isMiscounted: false }
+}
+
+/**
+ * What a walk over a tree may visit. A directory has fewer nodes than entries, but for its own first one, so
+ * that both are bounded by what the snapshot says it has.
+ */
+export interface TreeBounds {
+  readonly entries: WalkBudget
+  readonly nodes: WalkBudget
+}
+
+export function newTreeBounds(reader: SnapshotReader): TreeBounds {
+  return { entries: newWalkBudget(reader), nodes: newWalkBudget(reader) }
 }
 
 export function copyCounts(counts: Counts): Counts {
@@ -63,44 +92,78 @@ export function findChunk(
 ): { pack: PackState; number: number } | undefined {
   const key = Buffer.from(id.buffer, id.byteOffset, id.byteLength)
   const found = lookupChunk(tree.reader.index, key, 0)
-  if (found === undefined) return undefined
-  let pack = tree.numbers.get(found.pack)
-  if (pack === undefined && !tree.numbers.has(found.pack)) {
-    const listed = packInRuns(tree.reader.index, found.pack)
-    const kind = listed?.kind === PACK_KINDS.data ? 'data' : 'tree'
-    pack = listed && tree.packs.get(packName(tree.reader.keys.domain, kind, listed.id))
-    tree.numbers.set(found.pack, pack)
-  }
+  const pack = found && packOf(tree, found.pack)
   return pack && { pack, number: found.number }
 }
 
-/** Counts everything below the node `id`. */
-export async function countTree(tree: CheckedTree, id: Uint8Array, sign: 1 | -1): Promise<void> {
+/** By its number in this snapshot's index. */
+function packOf(tree: CheckedTree, packNumber: number): PackState | undefined {
+  let pack = tree.numbers.get(packNumber)
+  if (pack === undefined && !tree.numbers.has(packNumber)) {
+    const listed = packInRuns(tree.reader.index, packNumber)
+    const kind = listed?.kind === PACK_KINDS.data ? 'data' : 'tree'
+    pack = listed && tree.packs.get(packName(tree.reader.keys.domain, kind, listed.id))
+    tree.numbers.set(packNumber, pack)
+  }
+  return pack
+}
+
+/**
+ * The same chunk in another pack, if there is one that is not known to be lost: threads that save a chunk at
+ * once store it twice.
+ */
+export function findOtherCopy(
+  tree: CheckedTree,
+  id: Uint8Array,
+  isLost: (pack: PackState, number: number) => boolean,
+): boolean {
+  return lookupCopies(tree.reader.index, Buffer.from(id.buffer, id.byteOffset, id.byteLength)).some(
+    (copy) => {
+      const pack = packOf(tree, copy.pack)
+      return pack !== undefined && !isLost(pack, copy.number)
+    },
+  )
+}
+
+/**
+ * Counts everything below the node `id`, of a directory `depth` levels down. Fails: repo.corrupt for a tree
+ * that holds more than its snapshot says.
+ */
+export async function countTree(tree: CheckedTree, id: Uint8Array, sign: 1 | -1, depth = 1): Promise<void> {
   countChunk(tree, id, sign)
-  const node = await nodeOf(tree, id)
+  const node = await nodeOf(tree, id, depth)
   if (node === undefined) return
   if (node.kind === 'branch') {
-    for (const child of node.children) await countTree(tree, child.node, sign)
+    for (const child of node.children) await countTree(tree, child.node, sign, depth)
     return
   }
   for (const entry of node.entries) {
-    const later = countEntry(tree, entry, sign)
+    const later = countEntry(tree, entry, sign, depth)
     if (later !== undefined) await later
   }
 }
 
-/** Turns the count of the tree below `before` into that of the one below `after`. */
-export async function recountTree(tree: CheckedTree, before: Uint8Array, after: Uint8Array): Promise<void> {
+/** Turns the count of the tree below `before` into that of the one below `after`. Fails: as countTree(). */
+export async function recountTree(
+  tree: CheckedTree,
+  before: Uint8Array,
+  after: Uint8Array,
+  depth = 1,
+): Promise<void> {
   const gone: Held = new Map()
   const come: Held = new Map()
   let [old, fresh] = [[before], [after]] as [Uint8Array[], Uint8Array[]]
   while (old.length > 0 || fresh.length > 0) {
     const [olds, freshes] = [hexSet(old), hexSet(fresh)]
+    if (olds.size < old.length || freshes.size < fresh.length)
+      throw corrupt('a directory', 'has one node twice')
     const [wasOld, wasFresh] = [old, fresh]
     old = []
     fresh = []
-    for (const id of wasOld) if (!freshes.has(hexOf(id))) old.push(...(await countNode(tree, id, -1, gone)))
-    for (const id of wasFresh) if (!olds.has(hexOf(id))) fresh.push(...(await countNode(tree, id, 1, come)))
+    for (const id of wasOld)
+      if (!freshes.has(hexOf(id))) old.push(...(await countNode(tree, id, { sign: -1, depth }, gone)))
+    for (const id of wasFresh)
+      if (!olds.has(hexOf(id))) fresh.push(...(await countNode(tree, id, { sign: 1, depth }, come)))
   }
   for (const [name, entry] of come) {
     const other = gone.get(name)
@@ -108,26 +171,31 @@ export async function recountTree(tree: CheckedTree, before: Uint8Array, after: 
       gone.delete(name)
     } else if (other?.node !== undefined && entry.node !== undefined) {
       gone.delete(name)
-      await recountTree(tree, other.node, entry.node)
+      await recountTree(tree, other.node, entry.node, depth + 1)
     } else {
-      await countEntry(tree, entry, 1)
+      await countEntry(tree, entry, 1, depth)
     }
   }
-  for (const entry of gone.values()) await countEntry(tree, entry, -1)
+  for (const entry of gone.values()) await countEntry(tree, entry, -1, depth)
 }
 
 /** Entries that may be equal in both trees and cost more than their own node: directories, large files. */
 type Held = Map<string, TreeEntry>
 
 /** Counts one node and the small entries in it, holds the others; returns the nodes below. */
-async function countNode(tree: CheckedTree, id: Uint8Array, sign: 1 | -1, held: Held): Promise<Uint8Array[]> {
+async function countNode(
+  tree: CheckedTree,
+  id: Uint8Array,
+  { sign, depth }: { sign: 1 | -1; depth: number },
+  held: Held,
+): Promise<Uint8Array[]> {
   countChunk(tree, id, sign)
-  const node = await nodeOf(tree, id)
+  const node = await nodeOf(tree, id, depth)
   if (node === undefined) return []
   if (node.kind === 'branch') return node.children.map((child) => child.node)
   for (const entry of node.entries) {
     if (entry.node !== undefined || hasNodes(entry)) held.set(entry.name, entry)
-    else await countEntry(tree, entry, sign)
+    else await countEntry(tree, entry, sign, depth)
   }
   return []
 }
@@ -153,7 +221,8 @@ function hasNodes(entry: TreeEntry): boolean {
 }
 
 /** A tree node, or undefined (and the tree is not whole). */
-async function nodeOf(tree: CheckedTree, id: Uint8Array): Promise<TreeNode | undefined> {
+async function nodeOf(tree: CheckedTree, id: Uint8Array, depth: number): Promise<TreeNode | undefined> {
+  spendEntry(tree.bounds.nodes, depth)
   tree.tally.nodes++
   tree.onNode()
   return await unlessDamaged(tree, async () =>
@@ -193,8 +262,14 @@ function countChunk(tree: CheckedTree, id: Uint8Array, sign: 1 | -1): void {
 }
 
 /** Counts an entry; a promise only if nodes have to be read for it. */
-function countEntry(tree: CheckedTree, entry: TreeEntry, sign: 1 | -1): Promise<void> | undefined {
-  if (entry.node !== undefined) return countTree(tree, entry.node, sign)
+function countEntry(
+  tree: CheckedTree,
+  entry: TreeEntry,
+  sign: 1 | -1,
+  depth: number,
+): Promise<void> | undefined {
+  spendEntry(tree.bounds.entries, depth)
+  if (entry.node !== undefined) return countTree(tree, entry.node, sign, depth + 1)
   if (entry.type !== 'file') return undefined
   tree.tally.files++
   const content = decodedContent(entry)
@@ -202,7 +277,7 @@ function countEntry(tree: CheckedTree, entry: TreeEntry, sign: 1 | -1): Promise<
     tree.isWhole = false
   } else if (content.kind === 'cdc' || content.kind === 'pages') {
     if (content.kind === 'pages') for (const id of content.hashes) countChunk(tree, id, sign)
-    if (content.map.depth !== 0) return countMap(tree, entry, content.map.nodes, content.map.depth, sign)
+    if (content.map.depth !== 0) return countMap(tree, entry, content.map, sign)
     countExtents(tree, content.map.extents, sign)
     if (extentsBytes(content.map.extents) !== entry.size) tree.isWhole = false
   } else if ((content.kind === 'inline' ? content.bytes.length : 0) !== entry.size) {
@@ -221,26 +296,27 @@ export function decodedContent(entry: TreeEntry): Content | undefined {
   }
 }
 
-async function countMap(
-  tree: CheckedTree,
-  entry: TreeEntry,
-  nodes: readonly Uint8Array[],
-  depth: number,
-  sign: 1 | -1,
-): Promise<void> {
-  const bytes = await countMapNodes(tree, nodes, depth, sign)
+async function countMap(tree: CheckedTree, entry: TreeEntry, map: MapNodes, sign: 1 | -1): Promise<void> {
+  const bytes = await countMapNodes(tree, map, sign, entry.size)
   if (bytes !== entry.size) tree.isWhole = false
 }
 
-/** Returns the bytes of file that were found. */
+/** Nodes of a file's map: of extents at depth 1, lists of such at depth 2. */
+export interface MapNodes {
+  readonly depth: number
+  readonly nodes: readonly Uint8Array[]
+}
+
+/** Returns the bytes of file that were found; goes on to `bytesMax` at most. */
 async function countMapNodes(
   tree: CheckedTree,
-  nodes: readonly Uint8Array[],
-  depth: number,
+  { depth, nodes }: MapNodes,
   sign: 1 | -1,
+  bytesMax: number,
 ): Promise<number> {
   let bytes = 0
   for (const id of nodes) {
+    if (bytes > bytesMax) break
     countChunk(tree, id, sign)
     tree.tally.nodes++
     tree.onNode()
@@ -248,17 +324,27 @@ async function countMapNodes(
       const below = await unlessDamaged(tree, async () =>
         decodeListNode(await chunkCopy(tree, id), 'a list node'),
       )
-      bytes += below === undefined ? 0 : await countMapNodes(tree, below, depth - 1, sign)
+      const left = bytesMax - bytes
+      bytes += coveredBytes(
+        below && (await countMapNodes(tree, { depth: depth - 1, nodes: below }, sign, left)),
+      )
       continue
     }
     const extents = await unlessDamaged(tree, async () =>
       decodeExtentNode(await chunkCopy(tree, id), 'an extent node'),
     )
-    if (extents === undefined) continue
-    countExtents(tree, extents, sign)
-    bytes += extentsBytes(extents)
+    if (extents !== undefined) countExtents(tree, extents, sign)
+    bytes += coveredBytes(extents && extentsBytes(extents))
   }
   return bytes
+}
+
+/**
+ * Of a map node, undefined for a damaged one. One that covers nothing is forged and ends the map, which could
+ * else go on for ever.
+ */
+export function coveredBytes(bytes: number | undefined): number {
+  return bytes === 0 ? Infinity : (bytes ?? NODE_SPAN_BYTES)
 }
 
 /** The reader's caches keep the original. */

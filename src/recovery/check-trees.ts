@@ -3,13 +3,14 @@
  * where that is known), compared with the refs record, and walked for names if something it needs is lost.
  */
 import { attachIndex, detachIndex } from '../repo/chunk-index.ts'
+import { isDamage } from '../repo/damage.ts'
 import type { HostFolder } from '../repo/host-folder.ts'
 import type { Access, DomainKeys } from '../repo/keys.ts'
 import { openLineage } from '../repo/lineage.ts'
 import { newPackReader, type PackReader } from '../repo/pack-reader.ts'
 import { readerKeys } from '../repo/reader-keys.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
-import { addFinding, addHurtSnapshot, type Findings } from './check-findings.ts'
+import { addFinding, addHurtFile, addHurtSnapshot, type Findings } from './check-findings.ts'
 import { isHurt, nameHurtFiles } from './check-hurt.ts'
 import {
   canReadRefs,
@@ -154,8 +155,8 @@ async function checkSnapshot(
       return undefined
     }
     const reader = { snapshot, keys: packs.keys, index, packs, rebuilt }
-    const open = (counts: Counts): CheckedTree =>
-      newCheckedTree({ reader, packs: checked.packs, lostRun, tally, onNode }, counts)
+    const open: OpenTree = (counts, base) =>
+      newCheckedTree({ reader, packs: checked.packs, lostRun, tally, onNode }, counts, base)
     let tree = await countSnapshot(open, snapshot, of.base)
     if (record !== undefined && tree.isWhole) {
       let difference = compareRefs(refs, record, tree.counts)
@@ -167,19 +168,28 @@ async function checkSnapshot(
     }
     if (!tree.isWhole || isHurt(tree.counts)) await nameHurtFiles(findings, tree)
     return tree.isWhole ? tree.counts : undefined
+  } catch (error) {
+    // A tree without end or bottom: only a writer that lies makes one.
+    if (!isDamage(error)) throw error
+    const of = { object: snapshot.name }
+    const finding = addFinding(findings, 'tree.lost', `${snapshot.name}: ${error.message}`, of)
+    addHurtFile(finding, snapshot.id, '/', true)
+    return undefined
   } finally {
     detachIndex(index)
   }
 }
 
+type OpenTree = (counts: Counts, base?: StoredSnapshot) => CheckedTree
+
 async function countSnapshot(
-  open: (counts: Counts) => CheckedTree,
+  open: OpenTree,
   snapshot: StoredSnapshot,
   base: Counted | undefined,
 ): Promise<CheckedTree> {
   const root = Buffer.from(snapshot.root, 'hex')
   if (base !== undefined) {
-    const tree = open(base.counts)
+    const tree = open(base.counts, base.snapshot)
     await recountTree(tree, Buffer.from(base.snapshot.root, 'hex'), root)
     if (!tree.isMiscounted && tree.isWhole) return tree
   }

@@ -131,7 +131,8 @@ function forgiveUnneeded(checked: CheckedRuns): void {
     if (damage === undefined || damage.finding.snapshots.length > 0) continue
     if (damage.finding.severity !== 'error') continue
     damage.finding.severity = 'warning'
-    damage.finding.message += '; no snapshot needs what is lost'
+    damage.finding.message +=
+      '; nothing is lost: no snapshot needs what is damaged, or another pack holds it too'
   }
 }
 

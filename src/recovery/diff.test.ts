@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { closeSnapshot, openSnapshot } from '../repo/tree-reader.ts'
+import { closeSnapshot, openSnapshot, type SnapshotReader } from '../repo/tree-reader.ts'
 import {
   backUp,
   dropRepository,
@@ -28,16 +28,19 @@ async function snap(kind: 'auto' | 'full' | 'differential' = 'auto'): Promise<st
   return snapshot ?? ''
 }
 
-/** `+a`, `-b`, `Mc`, `md`: relative to the folder; the folders above it are left out. */
+async function open(id: string): Promise<SnapshotReader> {
+  return await openSnapshot(repository.access, repository.host, await snapshotOf(repository, id))
+}
+
+/** `+a`, `-b`, `Mc`, `md`, `Re<f` (e was f): relative to the folder; the folders above it are left out. */
 async function diff(from: string, to: string): Promise<string[]> {
-  const { access, host } = repository
-  const before = await openSnapshot(access, host, await snapshotOf(repository, from))
-  const after = await openSnapshot(access, host, await snapshotOf(repository, to))
-  const marks = { added: '+', removed: '-', changed: 'M', metadata: 'm' }
+  const [before, after] = [await open(from), await open(to)]
+  const marks = { added: '+', removed: '-', changed: 'M', metadata: 'm', moved: 'R' }
   const found: string[] = []
   try {
-    for await (const { kind, path } of diffSnapshots(before, after)) {
-      if (path.startsWith(`${dir}/`)) found.push(marks[kind] + path.slice(dir.length + 1))
+    for await (const { kind, path, from: was } of diffSnapshots(before, after)) {
+      const moved = was === undefined ? '' : `<${was.slice(dir.length + 1)}`
+      if (path.startsWith(`${dir}/`)) found.push(marks[kind] + path.slice(dir.length + 1) + moved)
     }
     return found
   } finally {
@@ -77,7 +80,7 @@ test('diffSnapshots() finds a thing that became another', async () => {
   symlinkSync('a', join(dir, 'link'))
   const first = await snap()
   rmSync(join(dir, 'kind'))
-  put('kind/inside', '1')
+  put('kind/inside', '2')
   rmSync(join(dir, 'gone'), { recursive: true })
   put('gone', 'file')
   rmSync(join(dir, 'link'))
@@ -129,6 +132,47 @@ test('diffSnapshots() reads little of a huge folder in which one file changed', 
   const second = await snap()
   const changes = await diff(first, second)
   assert.deepEqual(changes, ['mhuge', 'Mhuge/00500', '-huge/00900', '+huge/00900-renamed'])
+})
+
+test('diffSnapshots() tells files that moved, and only those', async () => {
+  const large = Buffer.from(Array.from({ length: 200_000 }, (_, at) => (at * at) % 251))
+  put('from/large', large)
+  put('from/small', 'only here')
+  put('from/one', 'the same')
+  put('from/two', 'the same')
+  put('from/empty', '')
+  put('stays', 'copied')
+  const first = await snap()
+  mkdirSync(join(dir, 'away'))
+  renameSync(join(dir, 'from/large'), join(dir, 'away/large'))
+  renameSync(join(dir, 'from/small'), join(dir, 'zoo'))
+  for (const [from, to] of ['one-eins', 'two-zwei', 'empty-leer'].map((names) => names.split('-')))
+    renameSync(join(dir, `from/${from}`), join(dir, `away/${to}`))
+  put('away/copy', 'copied')
+  old('from')
+  const second = await snap()
+  assert.deepEqual(await diff(first, second), [
+    '+away',
+    '+away/copy',
+    'Raway/eins<from/one',
+    'Raway/large<from/large',
+    '+away/leer',
+    'Raway/zwei<from/two',
+    'mfrom',
+    '-from/empty',
+    'Rzoo<from/small',
+  ])
+  const back = await diff(second, first)
+  assert.deepEqual(
+    back.filter((change) => change.startsWith('R')),
+    ['Rfrom/large<away/large', 'Rfrom/one<away/eins', 'Rfrom/small<zoo', 'Rfrom/two<away/zwei'],
+  )
+  const [before, after] = [await open(first), await open(second)]
+  for await (const { kind, path, from, before: was, after: is } of diffSnapshots(before, after))
+    if (kind === 'moved')
+      assert.deepEqual([was?.name, was?.size], [from?.slice(from.lastIndexOf('/') + 1), is?.size], path)
+  closeSnapshot(before)
+  closeSnapshot(after)
 })
 
 test('diffSnapshots() compares a differential with the full it builds on', async () => {

@@ -1,24 +1,37 @@
 /**
  * What differs between two snapshots: both trees side by side in the order of names. Equal nodes are equal
  * subtrees, so the cost goes with what changed, not with what there is. Contents are compared by their
- * chunks; bytes are read only where these differ.
+ * chunks; bytes are read only where these differ. A first pass looks for files that only moved.
  */
+import { hash } from 'node:crypto'
 import type { Extent, Extents } from '../format/content.ts'
-import { decodeNode, type TreeEntry, type TreeNode } from '../format/tree.ts'
+import type { TreeEntry } from '../format/tree.ts'
 import {
+  branchNodes,
   contentOf,
   fileExtents,
-  readChunk,
+  findEntry,
+  newWalkBudget,
+  readDirectory,
   readFile,
   rootNode,
+  spendEntry,
   type SnapshotReader,
 } from '../repo/tree-reader.ts'
 
+/** Files looked at as moved; of more, the rest count as removed and added. About 300 bytes each. */
+const MOVE_FILES_MAX = 50_000
+
 export interface Change {
-  /** `changed`: its content or what it is; `metadata`: owner, mode, times, attributes only. */
-  readonly kind: 'added' | 'removed' | 'changed' | 'metadata'
+  /**
+   * `changed`: its content or what it is; `metadata`: owner, mode, times, attributes only; `moved`: a file
+   * of the same content that was at `from`.
+   */
+  readonly kind: 'added' | 'removed' | 'changed' | 'metadata' | 'moved'
   /** Raw and absolute. */
   readonly path: string
+  /** Only of what was moved: where it was. */
+  readonly from?: string
   /** Undefined for what was added. */
   readonly before: TreeEntry | undefined
   /** Undefined for what was removed. */
@@ -32,77 +45,106 @@ interface Sides {
   readonly sameKeys: boolean
 }
 
-/** All changes in the order of paths; what is below an added or removed directory too. */
+/** What both snapshots have at a path, of which at least one has something. */
+type Pair = Pick<Change, 'path' | 'before' | 'after'>
+
+/**
+ * All changes in the order of paths; what is below an added or removed directory too, a moved file where it
+ * is now. Fails: storage.*, repo.corrupt (also of a tree that holds more than its snapshot says).
+ */
 export async function* diffSnapshots(before: SnapshotReader, after: SnapshotReader): AsyncGenerator<Change> {
   const sides: Sides = { before, after, sameKeys: before.snapshot.domain === after.snapshot.domain }
-  yield* diffNodes(sides, '', rootNode(before), rootNode(after))
+  const moves = await findMoves(sides)
+  const left = new Set(moves.values())
+  for await (const pair of differingPairs(sides)) {
+    const from = pair.before === undefined ? moves.get(pair.path) : undefined
+    if (from !== undefined) yield { ...pair, kind: 'moved', from, before: await findEntry(before, from) }
+    else if (pair.after !== undefined || !left.has(pair.path)) {
+      const kind = await kindOf(sides, pair)
+      if (kind !== undefined) yield { ...pair, kind }
+    }
+  }
 }
 
-async function* diffNodes(
+/**
+ * Old paths by new ones of files that are gone at one path and have come, with the same content, at another.
+ * Several of the same content are paired in the order of their paths.
+ */
+async function findMoves(sides: Sides): Promise<Map<string, string>> {
+  const moves = new Map<string, string>()
+  if (!sides.sameKeys) return moves
+  const [gone, come] = [new Map<string, string[]>(), new Map<string, string[]>()]
+  let files = 0
+  for await (const { path, before, after } of differingPairs(sides)) {
+    const entry = before ?? after
+    if ((before !== undefined && after !== undefined) || entry?.type !== 'file' || entry.size === 0) continue
+    if (files++ >= MOVE_FILES_MAX) break
+    const key = `${entry.size}:${hash('sha256', entry.content, 'base64')}`
+    const other = (after === undefined ? come : gone).get(key)?.shift()
+    if (other === undefined) addTo(after === undefined ? gone : come, key, path)
+    else if (after === undefined) moves.set(other, path)
+    else moves.set(path, other)
+  }
+  return moves
+}
+
+function addTo(waiting: Map<string, string[]>, key: string, path: string): void {
+  const paths = waiting.get(key)
+  if (paths === undefined) waiting.set(key, [path])
+  else paths.push(path)
+}
+
+/** Two directories of which one may be missing, read side by side; `a` and `b` are next. */
+interface OpenPair {
+  readonly path: string
+  readonly old: AsyncGenerator<TreeEntry, undefined, undefined>
+  readonly now: AsyncGenerator<TreeEntry, undefined, undefined>
+  a: TreeEntry | undefined
+  b: TreeEntry | undefined
+}
+
+/** What is there in either snapshot, by name, but for directories and parts of directories that are equal. */
+async function* differingPairs(sides: Sides): AsyncGenerator<Pair> {
+  const budgets = { before: newWalkBudget(sides.before), after: newWalkBudget(sides.after) }
+  const roots = { path: '', before: rootNode(sides.before), after: rootNode(sides.after) }
+  // Not recursive: trees may be deeper than the stack.
+  const open = await openPairs(sides, roots)
+  for (let last = open.at(-1); last !== undefined; last = open.at(-1)) {
+    const { a, b } = last
+    const name = a !== undefined && (b === undefined || a.name <= b.name) ? a.name : b?.name
+    if (name === undefined) {
+      open.pop()
+      continue
+    }
+    const path = `${last.path}/${name}`
+    const before = a?.name === name ? a : undefined
+    const after = b?.name === name ? b : undefined
+    if (before !== undefined) {
+      spendEntry(budgets.before, open.length)
+      last.a = (await last.old.next()).value
+    }
+    if (after !== undefined) {
+      spendEntry(budgets.after, open.length)
+      last.b = (await last.now.next()).value
+    }
+    yield { path, before, after }
+    open.push(...(await openPairs(sides, { path, before: before?.node, after: after?.node })))
+  }
+}
+
+/** None if there is no directory, or both are equal. */
+async function openPairs(
   sides: Sides,
-  base: string,
-  before: Uint8Array | undefined,
-  after: Uint8Array | undefined,
-): AsyncGenerator<Change> {
-  if (sides.sameKeys && before !== undefined && after !== undefined && hexOf(before) === hexOf(after)) return
-  const skip = await commonNodes(sides, before, after)
+  of: { path: string; before: Uint8Array | undefined; after: Uint8Array | undefined },
+): Promise<OpenPair[]> {
+  const { path, before, after } = of
+  if (before === undefined && after === undefined) return []
+  const isShared = sides.sameKeys && before !== undefined && after !== undefined
+  if (isShared && hexOf(before) === hexOf(after)) return []
+  const skip = isShared ? await commonNodes(sides, before, after) : new Set<string>()
   const old = entriesOf(sides.before, before, skip)
   const now = entriesOf(sides.after, after, skip)
-  let a = (await old.next()).value
-  let b = (await now.next()).value
-  while (a !== undefined || b !== undefined) {
-    const isOld = a !== undefined && (b === undefined || a.name <= b.name)
-    const isNew = b !== undefined && (a === undefined || b.name <= a.name)
-    const name = (isOld ? a?.name : b?.name) ?? ''
-    yield* diffEntry(sides, `${base}/${name}`, isOld ? a : undefined, isNew ? b : undefined)
-    if (isOld) a = (await old.next()).value
-    if (isNew) b = (await now.next()).value
-  }
-}
-
-async function* diffEntry(
-  sides: Sides,
-  path: string,
-  before: TreeEntry | undefined,
-  after: TreeEntry | undefined,
-): AsyncGenerator<Change> {
-  if (before === undefined || after === undefined) {
-    yield { kind: before === undefined ? 'added' : 'removed', path, before, after }
-  } else if (!(await isSameThing(sides, before, after))) {
-    yield { kind: 'changed', path, before, after }
-  } else if (!hasSameMetadata(before, after)) {
-    yield { kind: 'metadata', path, before, after }
-  }
-  if (before?.node !== undefined || after?.node !== undefined) {
-    yield* diffNodes(sides, path, before?.node, after?.node)
-  }
-}
-
-/** Ids of nodes that are part of both directories: huge ones are made of many. */
-async function commonNodes(
-  sides: Sides,
-  before: Uint8Array | undefined,
-  after: Uint8Array | undefined,
-): Promise<ReadonlySet<string>> {
-  if (!sides.sameKeys || before === undefined || after === undefined) return new Set()
-  const old = new Set<string>()
-  for await (const id of branchNodes(sides.before, before)) old.add(id)
-  const common = new Set<string>()
-  if (old.size === 0) return common
-  for await (const id of branchNodes(sides.after, after)) if (old.has(id)) common.add(id)
-  return common
-}
-
-/** Ids of all nodes below a branch; leaves are named by it and not read. */
-async function* branchNodes(reader: SnapshotReader, node: Uint8Array): AsyncGenerator<string> {
-  const read = await readNode(reader, node)
-  if (read.kind === 'leaf') return
-  const [first] = read.children
-  const isAboveLeaves = first === undefined || (await readNode(reader, first.node)).kind === 'leaf'
-  for (const child of read.children) {
-    yield hexOf(child.node)
-    if (!isAboveLeaves) yield* branchNodes(reader, child.node)
-  }
+  return [{ path, old, now, a: (await old.next()).value, b: (await now.next()).value }]
 }
 
 async function* entriesOf(
@@ -110,17 +152,27 @@ async function* entriesOf(
   node: Uint8Array | undefined,
   skip: ReadonlySet<string>,
 ): AsyncGenerator<TreeEntry, undefined, undefined> {
-  if (node === undefined) return
-  const read = await readNode(reader, node)
-  if (read.kind === 'leaf') yield* read.entries
-  else {
-    for (const child of read.children)
-      if (!skip.has(hexOf(child.node))) yield* entriesOf(reader, child.node, skip)
-  }
+  if (node !== undefined) yield* readDirectory(reader, node, undefined, skip)
 }
 
-async function readNode(reader: SnapshotReader, id: Uint8Array): Promise<TreeNode> {
-  return decodeNode(Buffer.from(await readChunk(reader, id)), `tree node ${hexOf(id)}`)
+/** Ids of nodes that are part of both directories: huge ones are made of many. */
+async function commonNodes(
+  sides: Sides,
+  before: Uint8Array,
+  after: Uint8Array,
+): Promise<ReadonlySet<string>> {
+  const old = await branchNodes(sides.before, before)
+  if (old.size === 0) return old
+  const now = await branchNodes(sides.after, after)
+  return new Set([...old].filter((id) => now.has(id)))
+}
+
+/** How they differ; undefined if they do not. */
+async function kindOf(sides: Sides, { before, after }: Pair): Promise<Change['kind'] | undefined> {
+  if (before === undefined) return 'added'
+  if (after === undefined) return 'removed'
+  if (!(await isSameThing(sides, before, after))) return 'changed'
+  return hasSameMetadata(before, after) ? undefined : 'metadata'
 }
 
 function hexOf(id: Uint8Array): string {

@@ -4,12 +4,12 @@ import { corrupt } from '../base/bytes.ts'
 import { displayName } from '../base/file-entry.ts'
 import { extentsBytes, type Extents } from '../format/content.ts'
 import type { TreeEntry } from '../format/tree.ts'
-import { isDamage } from '../repo/damage.ts'
 import type { PackPlace } from '../repo/pack-reader.ts'
-import { contentOf, fileExtents, placeOfChunk, type SnapshotReader } from '../repo/tree-reader.ts'
+import { contentOf, copiesOfChunk, fileExtents, type SnapshotReader } from '../repo/tree-reader.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import { restoreFailure, type RestoreTarget } from '../sources/files/target.ts'
 import { finishFile, openTarget, removeTarget } from '../sources/files/write.ts'
+import { lostTo, type LostFile } from './lost-file.ts'
 import type { ChunkPlaceRef, FileExtent, FileJob } from './restore-job.ts'
 import { submitRestore, type RestoreLanes } from './restore-lanes.ts'
 
@@ -28,8 +28,8 @@ export interface Batcher {
   packAt: Map<number, number>
   places: ChunkPlaceRef[]
   bytes: number
-  /** Files that are written in several jobs and finished at the end. */
-  readonly parted: { readonly path: string; readonly entry: TreeEntry }[]
+  /** Files that are written in several jobs and finished by finishParted(). */
+  parted: { readonly path: string; readonly entry: TreeEntry }[]
 }
 
 export function newBatcher(
@@ -42,12 +42,6 @@ export function newBatcher(
   return { reader, lanes, target: lanes.target, delta, ours, ...batch, parted: [] }
 }
 
-/** A file that cannot be restored, and whose fault it is: the repository's, or this place's. */
-export interface LostFile {
-  readonly how: 'damaged' | 'failed'
-  readonly problem: FileProblem
-}
-
 /**
  * Adds a file to the batch; hands the batch over when it is full. Returns what makes the file impossible:
  * jobs for parts of it may be under way then. Fails: storage.*, and as earlier jobs.
@@ -57,9 +51,7 @@ export async function addFile(
   path: string,
   entry: TreeEntry,
 ): Promise<LostFile | undefined> {
-  // Without views of bytes that the entry shares with its tree node: they would be posted with it.
-  const xattrs = entry.xattrs.map(({ name, value }) => ({ name, value: Uint8Array.from(value) }))
-  const lean = { ...entry, xattrs, content: NO_BYTES, node: undefined }
+  const lean = leanEntry(entry)
   const inline = unlessDamaged(path, () => inlineOf(entry))
   if (isLost(inline)) return inline
   const job = { path, entry: lean, fileOffset: 0, extents: [], inline, part: 'whole' } as const
@@ -75,7 +67,7 @@ export async function addFile(
     if (node === undefined) return undefined
     const { offset, extents } = node
     if (offset === 0 && extentsBytes(extents) !== entry.size) {
-      const made = makeParted(batcher, path, entry)
+      const made = makeParted(batcher, path, lean)
       if (isLost(made)) return made
       part = made
     }
@@ -83,6 +75,12 @@ export async function addFile(
     if (isLost(placed)) return placed
     await addJob(batcher, { ...job, fileOffset: offset, extents: placed, part })
   }
+}
+
+/** Without content, and without views of bytes that it shares with its tree node: they would live with it. */
+export function leanEntry(entry: TreeEntry): TreeEntry {
+  const xattrs = entry.xattrs.map(({ name, value }) => ({ name, value: Uint8Array.from(value) }))
+  return { ...entry, xattrs, content: NO_BYTES, node: undefined }
 }
 
 /** Hands over what is in the batch. Fails: as earlier jobs. */
@@ -98,16 +96,14 @@ export async function flushBatch(batcher: Batcher): Promise<void> {
 }
 
 /**
- * Gives files that were written in parts their metadata, and removes those that are lost; all jobs are done.
- * Fails: restore.failed.
+ * Gives files that were written in parts their metadata, and removes those that are lost; all jobs handed
+ * over so far are done. Fails: restore.failed.
  */
-export function finishParted(
-  batcher: Batcher,
-  isFileLost: (path: string) => boolean,
-): { problems: FileProblem[]; failed: FileProblem[]; files: number } {
-  const done = { problems: [] as FileProblem[], failed: [] as FileProblem[], files: 0 }
-  const { target } = batcher
-  for (const { path, entry } of batcher.parted) {
+export function finishParted(batcher: Batcher, isFileLost: (path: string) => boolean): PartedResult {
+  const done: PartedResult = { problems: [], failed: [], files: 0, bytes: 0 }
+  const { target, parted } = batcher
+  batcher.parted = []
+  for (const { path, entry } of parted) {
     const opened = isFileLost(path) ? undefined : openTarget(target, path, { update: true })
     if (opened === undefined) {
       done.failed.push(...removeTarget(target, path))
@@ -119,10 +115,19 @@ export function finishParted(
       done.failed.push({ path, code: 'EREPLACED', what }, ...removeTarget(target, path))
     } else {
       done.files++
+      done.bytes += entry.size
       done.problems.push(...finishFile({ fd: opened.fd, path }, entry))
     }
   }
   return done
+}
+
+interface PartedResult {
+  readonly problems: FileProblem[]
+  readonly failed: FileProblem[]
+  /** Finished, and their contents. */
+  files: number
+  bytes: number
 }
 
 /** Bytes of a tiny file, none for an empty one; undefined if the content lies in chunks. Fails: repo.corrupt. */
@@ -177,13 +182,15 @@ function placeExtents(batcher: Batcher, extents: Extents): FileExtent[] {
 }
 
 function addPlace(batcher: Batcher, chunk: { id: Uint8Array; bytes: number }): number {
-  const { place, number, pack } = placeOfChunk(batcher.reader, chunk.id)
-  let packAt = batcher.packAt.get(pack)
-  if (packAt === undefined) {
-    packAt = batcher.packs.push(place) - 1
-    batcher.packAt.set(pack, packAt)
-  }
-  return batcher.places.push({ pack: packAt, number, id: Uint8Array.from(chunk.id), bytes: chunk.bytes }) - 1
+  const copies = copiesOfChunk(batcher.reader, chunk.id).map(({ place, number, pack }) => {
+    let packAt = batcher.packAt.get(pack)
+    if (packAt === undefined) {
+      packAt = batcher.packs.push(place) - 1
+      batcher.packAt.set(pack, packAt)
+    }
+    return { pack: packAt, number }
+  })
+  return batcher.places.push({ copies, id: Uint8Array.from(chunk.id), bytes: chunk.bytes }) - 1
 }
 
 function unlessDamaged<T>(path: string, read: () => T): T | LostFile {
@@ -192,12 +199,6 @@ function unlessDamaged<T>(path: string, read: () => T): T | LostFile {
   } catch (error) {
     return lostTo(path, error)
   }
-}
-
-/** Rethrows what is no damage. */
-function lostTo(path: string, error: unknown): LostFile {
-  if (!isDamage(error)) throw error
-  return { how: 'damaged', problem: { path, code: 'EDAMAGED', what: `cannot be restored: ${error.message}` } }
 }
 
 function isLost(value: unknown): value is LostFile {

@@ -75,28 +75,51 @@ async function runWith(place: Partial<ChunkPlaceRef>): Promise<RestoreResult> {
 
 test('`runRestoreJob()` writes all files of a job that is right', async () => {
   const done = await runRestoreJob(reader.packs, target, job)
-  assert.deepEqual([done.damaged, done.failed, done.problems, done.files], [[], [], [], 4])
+  assert.deepEqual([done.lost, done.problems, done.files, done.bytes], [[], [], 4, 36_006])
   for (const name of NAMES) assert.deepEqual(readFileSync(join(to, name)), readFileSync(join(from, name)))
 })
 
 test('`runRestoreJob()` loses only the file whose place is wrong, and nothing of it stays', async () => {
   const other = job.files[0]?.extents[0]?.place ?? -1
   const wrong: [Partial<ChunkPlaceRef>, RegExp][] = [
-    [{ number: 1_000_000 }, /does not hold chunk 1000000/],
-    [{ number: job.places[other]?.number ?? -1 }, /does not hold chunk/],
+    [{ copies: [{ pack: 0, number: 1_000_000 }] }, /does not hold chunk 1000000/],
+    [{ copies: job.places[other]?.copies ?? [] }, /does not hold chunk/],
     [{ id: new Uint8Array(32) }, /does not hold chunk/],
     [{ bytes: 1 }, /holds a chunk \d+ of \d+ bytes \(must be 1\)/],
   ]
   for (const [place, words] of wrong) {
     const done = await runWith(place)
-    assert.deepEqual([done.failed, done.problems, done.files], [[], [], 3])
+    assert.deepEqual([done.problems, done.files], [[], 3])
     assert.deepEqual(
-      done.damaged.map(({ path }) => path),
-      ['b'],
+      done.lost.map(({ how, problem }) => [how, problem.path]),
+      [['damaged', 'b']],
     )
-    assert.match(done.damaged[0]?.what ?? '', words)
+    assert.match(done.lost[0]?.problem.what ?? '', words)
     assert.deepEqual(readdirSync(to).sort(), ['a', 'c', 'd'])
   }
+})
+
+test('`runRestoreJob()` takes a chunk from its other copies when the first ones are damaged', async () => {
+  const at = job.files[1]?.extents[0]?.place ?? -1
+  const right = job.places[at]?.copies ?? []
+  const wrong = { pack: 0, number: 1_000_000 }
+  const done = await runWith({ copies: [wrong, wrong, ...right] })
+  assert.deepEqual([done.lost, done.problems, done.files], [[], [], 4])
+  for (const name of NAMES) assert.deepEqual(readFileSync(join(to, name)), readFileSync(join(from, name)))
+  const lost = await runWith({ copies: [wrong, wrong] })
+  assert.deepEqual([lost.lost.length, lost.files], [1, 3])
+})
+
+test('`runRestoreJob()` rewrites only the blocks of a chunk that differ', async () => {
+  await runRestoreJob(reader.packs, target, job)
+  const there = readFileSync(join(to, 'a'))
+  there.writeUInt8(there.readUInt8(100) ^ 1, 100)
+  writeFileSync(join(to, 'a'), there)
+  const done = await runRestoreJob(reader.packs, target, { ...job, delta: true })
+  assert.deepEqual([done.lost, done.files], [[], 4])
+  assert.ok(done.bytesWritten > 0 && done.bytesWritten <= 4096, `${done.bytesWritten} written`)
+  assert.equal(done.bytesWritten + done.bytesKept, 36_006)
+  assert.deepEqual(readFileSync(join(to, 'a')), readFileSync(join(from, 'a')))
 })
 
 test('`runRestoreJob()` compares and writes nothing that is there', async () => {

@@ -9,7 +9,6 @@ import type { FileEntry } from '../base/file-entry.ts'
 import { noteGarbage } from '../base/garbage.ts'
 import { corrupt } from '../base/bytes.ts'
 import { CODECS } from '../format/pack.ts'
-import { isDamage } from '../repo/damage.ts'
 import {
   chunkOfFrame,
   isChunk,
@@ -22,11 +21,14 @@ import {
 import type { FileProblem } from '../sources/files/problem.ts'
 import type { RestoreTarget } from '../sources/files/target.ts'
 import { clearTarget, finishFile, openTarget, removeTarget, writeTarget } from '../sources/files/write.ts'
+import { lostTo, type LostFile } from './lost-file.ts'
 
 /** Ranges of frames this close together are read as one. */
 const GAP_BYTES_MAX = 128 * 1024
 /** One read of a pack, at most; a larger frame is read whole. */
 const READ_BYTES_MAX = 4 * 1024 * 1024
+/** A file that is compared is rewritten by blocks of this size: those of most file systems. */
+const DELTA_BLOCK_BYTES = 4096
 
 /** The next `length` bytes of the file: a hole (place −1) or bytes at `offset` of the chunk `places[place]`. */
 export interface FileExtent {
@@ -51,9 +53,8 @@ export interface FileJob {
 }
 
 export interface ChunkPlaceRef {
-  /** Into RestoreJob.packs. */
-  readonly pack: number
-  readonly number: number
+  /** At least one; the next is read when one is damaged. `pack`: into RestoreJob.packs. */
+  readonly copies: readonly { readonly pack: number; readonly number: number }[]
   readonly id: Uint8Array
   readonly bytes: number
 }
@@ -71,12 +72,10 @@ export interface RestoreJob {
 export interface RestoreResult {
   /** Of metadata: the contents are right. */
   readonly problems: readonly FileProblem[]
-  /** Files that could not be written here. */
-  readonly failed: readonly FileProblem[]
-  /** Files that are damaged in the repository. */
-  readonly damaged: readonly FileProblem[]
-  /** Whole files that are finished. */
+  readonly lost: readonly LostFile[]
+  /** Whole files that are finished, and their contents. */
   readonly files: number
+  readonly bytes: number
   readonly bytesWritten: number
   readonly bytesKept: number
 }
@@ -93,7 +92,7 @@ interface WorkFile {
   touched: boolean
   /** Pieces to come. */
   left: number
-  lost: 'no' | 'damaged' | 'failed'
+  lost: boolean
 }
 
 /** A piece of a chunk and where it goes. */
@@ -113,9 +112,13 @@ interface Work {
   readonly job: RestoreJob
   readonly open: Set<WorkFile>
   readonly problems: FileProblem[]
-  readonly failed: FileProblem[]
-  readonly damaged: FileProblem[]
+  readonly lost: LostFile[]
+  /** Which copy of each chunk is being read. */
+  copy: number
+  /** Pieces of chunks whose copy is damaged, for the next copy. */
+  again: Wanted
   files: number
+  bytes: number
   bytesWritten: number
   bytesKept: number
 }
@@ -130,16 +133,20 @@ export async function runRestoreJob(
   target: RestoreTarget,
   job: RestoreJob,
 ): Promise<RestoreResult> {
-  const results = { problems: [], failed: [], damaged: [], files: 0, bytesWritten: 0, bytesKept: 0 }
-  const work: Work = { ...results, reader, target, job, open: new Set() }
+  const results = { problems: [], lost: [], files: 0, bytes: 0, bytesWritten: 0, bytesKept: 0 }
+  const work: Work = { ...results, reader, target, job, open: new Set(), copy: 0, again: new Map() }
   try {
-    const wanted = planPieces(work)
-    for (const [pack, places] of byPack(job, wanted)) await restorePack(work, pack, places, wanted)
+    let wanted = planPieces(work)
+    for (; wanted.size > 0; work.copy++) {
+      for (const [pack, places] of byPack(work, wanted)) await restorePack(work, pack, places, wanted)
+      wanted = work.again
+      work.again = new Map()
+    }
   } finally {
     for (const file of work.open) closeSync(file.fd)
   }
-  const { problems, failed, damaged, files, bytesWritten, bytesKept } = work
-  return { problems, failed, damaged, files, bytesWritten, bytesKept }
+  const { problems, lost, files, bytes, bytesWritten, bytesKept } = work
+  return { problems, lost, files, bytes, bytesWritten, bytesKept }
 }
 
 /** Writes inline bytes and holes, and returns the pieces that must come from packs. */
@@ -147,7 +154,7 @@ function planPieces(work: Work): Wanted {
   const wanted: Wanted = new Map()
   for (const job of work.job.files) {
     const fresh = job.part === 'fresh'
-    const file: WorkFile = { job, path: job.path, fd: -1, fresh, touched: false, left: 0, lost: 'no' }
+    const file: WorkFile = { job, path: job.path, fd: -1, fresh, touched: false, left: 0, lost: false }
     // What is there is looked at before anything is read; other files are opened when their turn comes.
     if (work.job.delta && !fresh && !openFile(work, file)) continue
     planFile(work, file, wanted)
@@ -178,12 +185,11 @@ function planFile(work: Work, file: WorkFile, wanted: Wanted): void {
 /** False if it cannot be written: that is said once. */
 function openFile(work: Work, file: WorkFile): boolean {
   if (file.fd >= 0) return true
-  if (file.lost !== 'no') return false
+  if (file.lost) return false
   const { part } = file.job
   const opened = openTarget(work.target, file.path, { update: work.job.delta || part !== 'whole' })
   if ('what' in opened) {
-    file.lost = 'failed'
-    work.failed.push(opened)
+    loseFile(work, file, { how: 'failed', problem: opened })
     return false
   }
   file.fd = opened.fd
@@ -192,9 +198,9 @@ function openFile(work: Work, file: WorkFile): boolean {
     file.fresh = opened.fresh
   } else if (opened.fresh) {
     const what = 'cannot write the file: it was taken away meanwhile'
-    loseFile(work, file, 'failed', { path: file.path, code: 'EREPLACED', what })
+    loseFile(work, file, { how: 'failed', problem: { path: file.path, code: 'EREPLACED', what } })
   }
-  return file.lost === 'no'
+  return !file.lost
 }
 
 /** Whether a whole chunk is in the file already: its keyed hash is its id. */
@@ -221,16 +227,21 @@ function readExisting(file: WorkFile, length: number, at: number): Buffer | unde
 }
 
 /** Places by pack, in the order of their chunk numbers. */
-function byPack(job: RestoreJob, wanted: Wanted): Map<number, number[]> {
+function byPack(work: Work, wanted: Wanted): Map<number, number[]> {
   const packs = new Map<number, number[]>()
   for (const place of wanted.keys()) {
-    const { pack } = job.places[place]!
+    const { pack } = copyOf(work, place)
     const places = packs.get(pack)
     if (places === undefined) packs.set(pack, [place])
     else places.push(place)
   }
-  for (const places of packs.values()) places.sort((a, b) => job.places[a]!.number - job.places[b]!.number)
+  for (const places of packs.values()) places.sort((a, b) => copyOf(work, a).number - copyOf(work, b).number)
   return packs
+}
+
+/** Where a chunk is read in this round. */
+function copyOf({ job, copy }: Work, place: number): ChunkPlaceRef['copies'][number] {
+  return job.places[place]!.copies[copy]!
 }
 
 async function restorePack(
@@ -247,7 +258,8 @@ async function restorePack(
     return
   }
   const listed = places.filter((place) => {
-    const { number, id } = work.job.places[place]!
+    const { id } = work.job.places[place]!
+    const { number } = copyOf(work, place)
     if (number < pack.opener.header.chunkBytes.length && isChunk(pack.opener.header, number, id)) return true
     blame(
       work,
@@ -271,7 +283,7 @@ function planReads(work: Work, pack: OpenedPack, places: readonly number[]): Rea
   const { header } = pack.opener
   const ranges: ReadRange[] = []
   for (const place of places) {
-    const frame = header.chunkFrame[work.job.places[place]!.number]!
+    const frame = header.chunkFrame[copyOf(work, place).number]!
     const offset = header.frameOffset[frame]!
     const end = offset + header.frameStored[frame]!
     const last = ranges.at(-1)
@@ -299,7 +311,8 @@ async function restoreRange(work: Work, pack: OpenedPack, range: ReadRange, want
   let frame = -1
   let plain = bytes
   for (const place of places) {
-    const { number, bytes: chunkBytes } = work.job.places[place]!
+    const { bytes: chunkBytes } = work.job.places[place]!
+    const { number } = copyOf(work, place)
     let chunk: Uint8Array
     try {
       if (header.chunkFrame[number] !== frame) {
@@ -341,30 +354,54 @@ function endPiece(work: Work, file: WorkFile): void {
 }
 
 function keepOrWrite(work: Work, file: WorkFile, bytes: Uint8Array, offset: number): void {
-  if (work.job.delta && !file.fresh && readExisting(file, bytes.length, offset)?.equals(bytes) === true) {
-    work.bytesKept += bytes.length
-    return
+  const there = work.job.delta && !file.fresh ? readExisting(file, bytes.length, offset) : undefined
+  const differing = there === undefined ? [bytes] : differingBlocks(there, bytes)
+  let written = 0
+  for (const block of differing) {
+    file.touched = true
+    writeTarget(file, block, offset + (block.byteOffset - bytes.byteOffset))
+    written += block.length
   }
-  file.touched = true
-  writeTarget(file, bytes, offset)
-  work.bytesWritten += bytes.length
+  work.bytesWritten += written
+  work.bytesKept += bytes.length - written
 }
 
-/** Damage is a problem of the files that need it; anything else stops the restore. */
+/** Views of `bytes` where they differ from what is there, block by block; neighbours are joined. */
+function differingBlocks(there: Buffer, bytes: Uint8Array): Uint8Array[] {
+  if (there.equals(bytes)) return []
+  const ranges: { start: number; end: number }[] = []
+  for (let start = 0; start < bytes.length; start += DELTA_BLOCK_BYTES) {
+    const end = Math.min(start + DELTA_BLOCK_BYTES, bytes.length)
+    if (there.compare(bytes, start, end, start, end) === 0) continue
+    const last = ranges.at(-1)
+    if (last?.end === start) last.end = end
+    else ranges.push({ start, end })
+  }
+  return ranges.map(({ start, end }) => bytes.subarray(start, end))
+}
+
+/**
+ * Damage is a problem of the files that need it, unless another copy of the chunk is to be tried; anything
+ * else stops the restore.
+ */
 function blame(work: Work, places: readonly number[], wanted: Wanted, error: unknown): void {
-  if (!isDamage(error)) throw error
+  const { how, problem } = lostTo('', error)
   for (const place of places) {
-    for (const { file } of wanted.get(place) ?? []) {
-      const what = `cannot be restored: ${error.message}`
-      loseFile(work, file, 'damaged', { path: file.path, code: 'EDAMAGED', what })
+    const pieces = wanted.get(place) ?? []
+    if (work.copy + 1 < work.job.places[place]!.copies.length) {
+      work.again.set(place, pieces)
+      continue
+    }
+    for (const { file } of pieces) {
+      loseFile(work, file, { how, problem: { ...problem, path: file.path } })
       endPiece(work, file)
     }
   }
 }
 
-function loseFile(work: Work, file: WorkFile, how: 'damaged' | 'failed', problem: FileProblem): void {
-  if (file.lost === 'no') work[how].push(problem)
-  if (file.lost === 'no') file.lost = how
+function loseFile(work: Work, file: WorkFile, lost: LostFile): void {
+  if (!file.lost) work.lost.push(lost)
+  file.lost = true
 }
 
 /** All pieces are written, or known to be lost. */
@@ -372,14 +409,15 @@ function endFile(work: Work, file: WorkFile): void {
   const { fd, job, lost } = file
   file.fd = -1
   work.open.delete(file)
-  if (lost === 'no' && job.part === 'whole') {
+  if (!lost && job.part === 'whole') {
     work.files++
+    work.bytes += job.entry.size
     work.problems.push(...finishFile({ fd, path: file.path }, job.entry))
     return
   }
   if (fd >= 0) closeSync(fd)
-  if (lost === 'no' || job.part !== 'whole') return // a part is removed by whoever made the file
+  if (!lost || job.part !== 'whole') return // a part is removed by whoever made the file
   // A file that was there before the restore and that was not touched yet stays as it was.
   if (work.job.ours || (fd >= 0 && (file.fresh || file.touched)))
-    work.failed.push(...removeTarget(work.target, file.path))
+    for (const problem of removeTarget(work.target, file.path)) work.lost.push({ how: 'failed', problem })
 }

@@ -13,16 +13,20 @@ import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { closeSnapshot, openSnapshot, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import { closeRestoreTarget, openRestoreTarget, syncTarget } from '../sources/files/target.ts'
+import { addProblem, type LostHow } from './lost-file.ts'
 import { flushBatch, newBatcher } from './restore-batch.ts'
+import { refuseRepositoryFolder } from './restore-guard.ts'
 import { closeRestoreLanes, newRestoreLanes, settleRestore } from './restore-lanes.ts'
 import { beginMarker, endMarker, leaveMarker, previewMarker, undoMarker } from './restore-marker.ts'
 import {
   finishEntries,
+  isFinishDue,
   loseFolder,
   newTreeRestore,
   takeEvent,
   takeResult,
   wantsFolder,
+  type RestoreCounts,
   type TreeRestore,
 } from './restore-tree.ts'
 import { newSelection, type Selection } from './select.ts'
@@ -53,34 +57,30 @@ export interface RestoreOptions {
   }) => void
 }
 
-/** What was restored. Contents are whole unless `damaged` or `failed` name an entry. */
-export interface RestoreSummary {
+/**
+ * What was restored; nothing that is missing is counted. Lists of problems hold the first of each kind,
+ * `counts` says how many there are.
+ */
+export interface RestoreSummary extends Readonly<RestoreCounts> {
   readonly snapshot: string
-  readonly files: number
-  readonly directories: number
-  readonly others: number
-  /** Bytes of file contents: all, written, and found right where they were. */
-  readonly bytes: number
-  readonly bytesWritten: number
-  readonly bytesKept: number
-  /** Files that an earlier, interrupted restore had finished. */
-  readonly resumed: number
   /** Pack sets whose index runs are lost. */
   readonly rebuilt: readonly RebuiltSet[]
   /** Owners, modes, attributes and special files that this user or file system would not take. */
   readonly problems: readonly FileProblem[]
   /** Entries that are damaged in the repository and were left out, folders with what lies below. */
   readonly damaged: readonly FileProblem[]
+  /** Entries that were left out because the store could not read them now; they may be whole. */
+  readonly unreadable: readonly FileProblem[]
   /** Entries that could not be written here, and globs that match nothing. */
   readonly failed: readonly FileProblem[]
+  readonly counts: Readonly<Record<'problems' | LostHow, number>>
   readonly seconds: number
 }
 
 /**
  * Restores files. Everything it reports as restored is durable when it resolves. As long as something is
- * missing, the same call restores what is missing.
- * Fails: restore.refused (the folder is not empty, nothing is selected), restore.failed, key.role, storage.*,
- * cancelled.
+ * missing, the same call restores what is missing. Fails: restore.refused (the folder is not empty or the
+ * repository's, nothing is selected), restore.failed, key.role, storage.*, cancelled.
  */
 export async function restore(
   access: Access,
@@ -92,6 +92,7 @@ export async function restore(
   const reader = await openSnapshot(access, host, snapshot)
   try {
     const selection = newSelection(options.paths, options.exclude)
+    await refuseRepositoryFolder(reader, selection, rawPath(options.to))
     const state = options.dryRun
       ? await previewTree(reader, selection, options)
       : await restoreTree(access, reader, selection, options)
@@ -109,7 +110,7 @@ async function previewTree(
 ): Promise<TreeRestore> {
   previewMarker(rawPath(options.to), reader.snapshot, options) // refuses a folder that is not empty
   const state = newTreeRestore({ selection, noOwner: options.noOwner, writing: undefined })
-  await walkSelected(reader, state, options)
+  await walkSelected(reader, state, options, () => Promise.resolve())
   noteUnmatched(state, reader)
   return state
 }
@@ -136,35 +137,42 @@ async function restoreTree(
     const writing = { target, batcher, mode: marker.mode }
     const state = newTreeRestore({ selection, noOwner: options.noOwner, writing })
     try {
-      await walkSelected(reader, state, options) // 1. folders, special files, all contents in batches
+      const finish = async (isLast: boolean): Promise<void> => {
+        await flushBatch(batcher)
+        await settleRestore(lanes)
+        throwIfCancelled(options)
+        finishEntries(state, writing, isLast)
+      }
+      // 1. folders, special files, all contents in batches
+      await walkSelected(reader, state, options, () => finish(false))
       if (isNothing(state, selection)) end = undoMarker
       noteUnmatched(state, reader)
-      await flushBatch(batcher)
-      await settleRestore(lanes)
-      throwIfCancelled(options)
-      finishEntries(state, writing) //              2. files in parts, links, metadata of folders
-      syncTarget(target) //                         3. durable
+      await finish(true) //  2. files in parts, links, metadata of folders
+      syncTarget(target) //  3. durable
     } finally {
       await closeRestoreLanes(lanes)
       closeRestoreTarget(target)
     }
-    if (state.lost.size === 0) end = endMarker
+    if (state.missing === 0) end = endMarker
     return state
   } finally {
     end(marker)
   }
 }
 
+/** `finish`: waits for all jobs so far and finishes what depends on them. */
 async function walkSelected(
   reader: SnapshotReader,
   state: TreeRestore,
   options: RestoreOptions,
+  finish: () => Promise<void>,
 ): Promise<void> {
   const into = (path: string): boolean => wantsFolder(state, path)
   const onDamage = (path: string, error: unknown): void => loseFolder(state, path, error)
   for await (const event of walkTree(reader, { into, onDamage })) {
     throwIfCancelled(options)
     await takeEvent(state, event)
+    if (isFinishDue(state)) await finish()
   }
 }
 
@@ -174,7 +182,7 @@ function throwIfCancelled({ signal }: RestoreOptions): void {
 
 /** Whether the selection took nothing of a snapshot that could be read; an empty snapshot is no mistake. */
 function isNothing(state: TreeRestore, selection: Selection): boolean {
-  return selection.paths.length > 0 && state.matched === 0 && state.lost.size === 0
+  return selection.paths.length > 0 && state.matched === 0 && state.missing === 0
 }
 
 /** Globs that match nothing are mistakes: all of them refuse the restore, some are named. */
@@ -190,7 +198,11 @@ function noteUnmatched(state: TreeRestore, reader: SnapshotReader): void {
     })
   }
   for (const { text } of unmatched)
-    state.failed.push({ path: rawPath(text), code: 'ENOENT', what: 'the snapshot holds no such path' })
+    addProblem(state.failed, {
+      path: rawPath(text),
+      code: 'ENOENT',
+      what: 'the snapshot holds no such path',
+    })
 }
 
 function reportProgress(state: TreeRestore, reader: SnapshotReader, options: RestoreOptions): void {
@@ -200,9 +212,21 @@ function reportProgress(state: TreeRestore, reader: SnapshotReader, options: Res
 }
 
 function summaryOf(state: TreeRestore, reader: SnapshotReader, seconds: number): RestoreSummary {
-  const { rebuilt } = reader
-  const snapshot = reader.snapshot.id
-  const { bytesWritten, bytesKept } = state.done
-  const { problems, damaged, failed } = state
-  return { snapshot, ...state.totals, bytesWritten, bytesKept, rebuilt, problems, damaged, failed, seconds }
+  const { problems, damaged, unreadable, failed } = state
+  return {
+    snapshot: reader.snapshot.id,
+    ...state.done,
+    rebuilt: reader.rebuilt,
+    problems: problems.kept,
+    damaged: damaged.kept,
+    unreadable: unreadable.kept,
+    failed: failed.kept,
+    counts: {
+      problems: problems.count,
+      damaged: damaged.count,
+      unreadable: unreadable.count,
+      failed: failed.count,
+    },
+    seconds,
+  }
 }

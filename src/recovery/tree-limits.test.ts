@@ -15,6 +15,7 @@ import {
   NODE_LEAF,
   type TreeEntry,
 } from '../format/tree.ts'
+import { diffSnapshots } from './diff.ts'
 import { findEntries, newSearch } from './find.ts'
 import { memoryStore } from '../storage/memory.ts'
 import { adoptRun, attachIndex, beginSession, openIndex } from '../repo/chunk-index.ts'
@@ -100,6 +101,12 @@ async function countWalk(reader: SnapshotReader): Promise<number> {
   return count
 }
 
+async function countChanges(before: SnapshotReader, after: SnapshotReader): Promise<number> {
+  let count = 0
+  for await (const _ of diffSnapshots(before, after)) count++
+  return count
+}
+
 async function countNames(reader: SnapshotReader, node: Uint8Array): Promise<number> {
   let count = 0
   for await (const _ of readDirectory(reader, node)) count++
@@ -118,6 +125,48 @@ test('a tree whose folders hold one child twice is not walked to its end', async
   })
   await assert.rejects(countWalk(reader), isCorrupt)
   await assert.rejects(findEntries(newSearch(['x']), reader, new AbortController().signal), isCorrupt)
+})
+
+test('a diff ends with trees that hold one child twice, and goes through deep ones', async () => {
+  const doubled = (last: string) => async (save: SaveNode) => {
+    let node = await save(NODE_LEAF, [{ name: last }])
+    for (let i = 0; i < 40; i++)
+      node = await save(NODE_LEAF, [
+        { name: 'a', node },
+        { name: 'b', node },
+      ])
+    return node
+  }
+  const one = await forgedTree(100, doubled('x'))
+  const empty = await forgedTree(0, (save) => save(NODE_LEAF, []))
+  for (const [before, after] of [
+    [one, empty],
+    [empty, one],
+    [one, await forgedTree(100, doubled('y'))],
+  ] as const)
+    await assert.rejects(countChanges(before, after), isCorrupt)
+  assert.equal(await countChanges(one, await forgedTree(100, doubled('x'))), 0)
+  const nest = (depth: number) => async (save: SaveNode) => {
+    let node = await save(NODE_LEAF, [])
+    for (let i = 0; i < depth; i++) node = await save(NODE_LEAF, [{ name: 'd', node }])
+    return node
+  }
+  assert.equal(await countChanges(empty, await forgedTree(6000, nest(6000))), 6000)
+  await assert.rejects(countChanges(empty, await forgedTree(20_000, nest(17_000))), isCorrupt)
+})
+
+test('a diff of directories whose branches share one child ends', async () => {
+  const shared = (last: string) => async (save: SaveNode) => {
+    let node = await save(NODE_LEAF, [{ name: last }])
+    for (let level = 0; level < 7; level++)
+      node = await save(
+        NODE_BRANCH,
+        Array.from({ length: 100 }, (_, nth) => ({ name: String(nth).padStart(3, '0'), node })),
+      )
+    return node
+  }
+  const [before, after] = [await forgedTree(100, shared('x')), await forgedTree(100, shared('y'))]
+  await assert.rejects(countChanges(before, after), isCorrupt)
 })
 
 test('a walk goes as deep as the snapshot says, and stops above 16 384 directories', async () => {

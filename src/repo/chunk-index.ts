@@ -45,6 +45,7 @@ import {
   openRun,
   probesOf,
   readRunPack,
+  searchCopies,
   searchRun,
   type RunReader,
   type SortedRun,
@@ -324,6 +325,22 @@ function lookupInRuns(index: ChunkIndex, id: Buffer, at: number): ChunkPlace | u
     return { pack: packNumber(spans, found.pack), number: found.chunk }
   }
   return undefined
+}
+
+/**
+ * Every place where the runs of the lineage say that the chunk `id` lies, the one of lookupChunk() first:
+ * threads that save the same chunk at once store it twice. Failures as lookupChunk().
+ */
+export function lookupCopies(index: ChunkIndex, id: Buffer): ChunkPlace[] {
+  const probes = probesOf(id, 0)
+  return index.readers.flatMap((reader, place) => {
+    if (!mayHold(reader.run, probes)) return []
+    const { spans } = index.shared.runs[place] as IndexedRun
+    return searchCopies(reader, id, 0).map((found) => ({
+      pack: packNumber(spans, found.pack),
+      number: found.chunk,
+    }))
+  })
 }
 
 function packNumber(spans: readonly PackSpan[], place: number): number {

@@ -115,3 +115,11 @@ test('sourceLabel() names the domain where two writers share a name', () => {
   assert.equal(sourceLabel(a1, { names, own: undefined }), 'aa:media')
   assert.equal(sourceLabel(a1, { names: new Map([['aa', 'web1']]), own: undefined }), 'web1:media')
 })
+
+test('selectSnapshot() refuses a selector that names nothing', () => {
+  for (const selector of ['', 'media:', 'host:media:'])
+    assert.throws(
+      () => selectSnapshot([a1, a2], selector),
+      (error) => isFailure(error, 'usage.invalid') && /no snapshot is named/.test(error.message),
+    )
+})

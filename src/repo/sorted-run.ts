@@ -178,6 +178,23 @@ export function searchRun(reader: RunReader, id: Buffer, at: number): RunPlace |
   return undefined
 }
 
+/** All entries with that id, in order; else as searchRun(), which is faster. */
+export function searchCopies(reader: RunReader, id: Buffer, at: number): RunPlace[] {
+  const { fences, pageCount } = reader.run
+  const high = id.readUInt32BE(at)
+  const low = id.readUInt32BE(at + 4)
+  const found: RunPlace[] = []
+  for (let page = firstPage(fences, pageCount, high, low); page < pageCount; page++) {
+    if (isFenceAbove(fences, page, high, low)) break
+    loadPage(reader, page)
+    const end = reader.page.readUInt32LE(PAGE_COUNT_AT) * INDEX_ENTRY_BYTES
+    for (let entry = 0; entry < end; entry += INDEX_ENTRY_BYTES)
+      if (reader.page.compare(id, at, at + ID_BYTES, entry, entry + ID_BYTES) === 0)
+        found.push(placeAt(reader.page, entry))
+  }
+  return found
+}
+
 /** The last page whose fence is below the key, or page 0. */
 function firstPage(fences: Uint32Array, pageCount: number, high: number, low: number): number {
   let below = 0
@@ -209,14 +226,17 @@ function findInPage(page: Buffer, id: Buffer, at: number): RunPlace | undefined 
   for (let entry = begin * INDEX_ENTRY_BYTES; entry < count * INDEX_ENTRY_BYTES; entry += INDEX_ENTRY_BYTES) {
     const order = page.compare(id, at, at + ID_BYTES, entry, entry + ID_BYTES)
     if (order > 0) return undefined
-    if (order === 0)
-      return {
-        pack: page.readUInt32LE(entry + 32),
-        chunk: page.readUInt16LE(entry + 36),
-        class: page.readUInt8(entry + 38),
-      }
+    if (order === 0) return placeAt(page, entry)
   }
   return undefined
+}
+
+function placeAt(page: Buffer, entry: number): RunPlace {
+  return {
+    pack: page.readUInt32LE(entry + 32),
+    chunk: page.readUInt16LE(entry + 36),
+    class: page.readUInt8(entry + 38),
+  }
 }
 
 function loadPage(reader: RunReader, page: number): void {

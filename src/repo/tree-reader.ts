@@ -16,7 +16,15 @@ import {
 } from '../format/content.ts'
 import { decodeNode, type TreeEntry, type TreeNode } from '../format/tree.ts'
 import { PACK_KINDS, type PackKind } from '../format/pack.ts'
-import { attachIndex, detachIndex, lookupChunk, packInRuns, type ChunkIndex } from './chunk-index.ts'
+import {
+  attachIndex,
+  detachIndex,
+  lookupChunk,
+  lookupCopies,
+  packInRuns,
+  type ChunkIndex,
+} from './chunk-index.ts'
+import { isDamage } from './damage.ts'
 import type { HostFolder } from './host-folder.ts'
 import { domainKeys, type Access } from './keys.ts'
 import { openLineage } from './lineage.ts'
@@ -35,6 +43,7 @@ import type { StoredSnapshot } from './snapshots.ts'
 const BRANCH_DEPTH_MAX = 8
 const DIRECTORY_DEPTH_MAX = 16_384
 const WALK_MARGIN_ENTRIES = 1000
+const NOTHING: ReadonlySet<string> = new Set()
 
 export interface SnapshotReader {
   readonly snapshot: StoredSnapshot
@@ -63,25 +72,40 @@ export function closeSnapshot(reader: SnapshotReader): void {
   detachIndex(reader.index)
 }
 
-/** Where a chunk of the lineage lies. Fails: repo.corrupt if the index does not know it. */
-export function placeOfChunk(
-  reader: SnapshotReader,
-  id: Uint8Array,
-): { place: PackPlace; number: number; pack: number } {
-  const key = Buffer.from(id.buffer, id.byteOffset, id.byteLength)
-  const found = lookupChunk(reader.index, key, 0)
-  const pack = found && packInRuns(reader.index, found.pack)
-  if (found === undefined || pack === undefined) {
-    const chunk = key.toString('hex')
-    const snapshot = reader.snapshot.id
-    const message = `Cannot find chunk ${chunk}: no index run of snapshot ${snapshot} lists it`
-    throw new Failure('repo.corrupt', message, { facts: { chunk, snapshot } })
-  }
-  return {
-    place: { id: pack.id, bytes: pack.bytes, kind: packKind(pack.kind) },
-    number: found.number,
-    pack: found.pack,
-  }
+/** A place of a chunk: `pack` is the index's number of it. */
+export interface ChunkCopy {
+  readonly place: PackPlace
+  readonly pack: number
+  readonly number: number
+}
+
+/**
+ * Everywhere a chunk of the lineage lies, mostly one place; each of them may be damaged. Fails: repo.corrupt
+ * if the index does not know it.
+ */
+export function copiesOfChunk(reader: SnapshotReader, id: Uint8Array): ChunkCopy[] {
+  const copies = lookupCopies(reader.index, keyOf(id)).flatMap((found) => copyAt(reader, found))
+  return copies.length > 0 ? copies : [placeOfChunk(reader, id)]
+}
+
+function placeOfChunk(reader: SnapshotReader, id: Uint8Array): ChunkCopy {
+  const found = lookupChunk(reader.index, keyOf(id), 0)
+  const [copy] = found === undefined ? [] : copyAt(reader, found)
+  if (copy !== undefined) return copy
+  const chunk = keyOf(id).toString('hex')
+  const snapshot = reader.snapshot.id
+  const message = `Cannot find chunk ${chunk}: no index run of snapshot ${snapshot} lists it`
+  throw new Failure('repo.corrupt', message, { facts: { chunk, snapshot } })
+}
+
+function copyAt(reader: SnapshotReader, found: { pack: number; number: number }): ChunkCopy[] {
+  const pack = packInRuns(reader.index, found.pack)
+  if (pack === undefined) return []
+  return [{ ...found, place: { id: pack.id, bytes: pack.bytes, kind: packKind(pack.kind) } }]
+}
+
+function keyOf(id: Uint8Array): Buffer {
+  return Buffer.from(id.buffer, id.byteOffset, id.byteLength)
 }
 
 function packKind(code: number): PackKind {
@@ -89,10 +113,26 @@ function packKind(code: number): PackKind {
   return code === PACK_KINDS.tree ? 'tree' : 'refs'
 }
 
-/** A chunk's plaintext; the view is the cache's: copy what is kept. */
+/**
+ * A chunk's plaintext, from another copy if the first is damaged; the view is the cache's: copy what is kept.
+ * Fails: storage.*, repo.corrupt, as the first copy fails when all do.
+ */
 export async function readChunk(reader: SnapshotReader, id: Uint8Array): Promise<Uint8Array> {
-  const { place, number } = placeOfChunk(reader, id)
-  return await readChunkAt(reader.packs, place, number, id)
+  const first = placeOfChunk(reader, id)
+  try {
+    return await readChunkAt(reader.packs, first.place, first.number, id)
+  } catch (error) {
+    if (!isDamage(error)) throw error
+    for (const { place, number, pack } of copiesOfChunk(reader, id)) {
+      if (pack === first.pack && number === first.number) continue
+      try {
+        return await readChunkAt(reader.packs, place, number, id)
+      } catch (again) {
+        if (!isDamage(again)) throw again
+      }
+    }
+    throw error
+  }
 }
 
 /** The tree node's bytes are copied, so that entries outlive the frame cache. */
@@ -104,13 +144,15 @@ async function readNode(reader: SnapshotReader, id: Uint8Array): Promise<TreeNod
 export type OnDamage = (path: string, error: unknown) => void
 
 /**
- * Entries of a directory in ascending order of their names. Fails: storage.*, repo.corrupt (also if the nodes
- * are not in order, or too deep), or as `onDamage`.
+ * Entries of a directory in ascending order of their names, without those below branch children in `skip`
+ * (ids, hex). Fails: storage.*, repo.corrupt (also if the nodes are not in order, or too deep), or as
+ * `onDamage`.
  */
 export async function* readDirectory(
   reader: SnapshotReader,
   node: Uint8Array,
   onDamage: (error: unknown) => void = rethrow,
+  skip: ReadonlySet<string> = NOTHING,
 ): AsyncGenerator<TreeEntry> {
   const pending = [{ node, depth: 0 }]
   let previous = ''
@@ -128,9 +170,36 @@ export async function* readDirectory(
       yield* read.entries
       previous = read.entries.at(-1)?.name ?? previous
     } else {
-      for (const child of read.children.toReversed()) pending.push({ node: child.node, depth: depth + 1 })
+      for (const child of read.children.toReversed())
+        if (skip.size === 0 || !skip.has(keyOf(child.node).toString('hex')))
+          pending.push({ node: child.node, depth: depth + 1 })
     }
   }
+}
+
+/**
+ * Ids (hex) of all nodes below the directory node `node`, each once and without reading leaves: they are
+ * named by what is above them. Fails: storage.*, repo.corrupt.
+ */
+export async function branchNodes(reader: SnapshotReader, node: Uint8Array): Promise<Set<string>> {
+  const known = new Set<string>()
+  let level = [node]
+  for (let depth = 0; level.length > 0; depth++) {
+    const next: Uint8Array[] = []
+    for (const id of level) {
+      const read = await readNode(reader, id)
+      if (read.kind === 'leaf') return known // leaves of a directory are all equally deep
+      checkBranchDepth(depth)
+      for (const { node: child } of read.children) {
+        const hex = keyOf(child).toString('hex')
+        if (known.has(hex)) continue
+        known.add(hex)
+        next.push(child)
+      }
+    }
+    level = next
+  }
+  return known
 }
 
 /** A node that is there twice would repeat its names: so the nodes of a directory are as few as its names. */
@@ -157,7 +226,7 @@ export interface WalkBudget {
 }
 
 /** Twice what the signed totals of the snapshot say, and a margin; no bound where they do not say it. */
-export function newWalkBudget({ snapshot }: SnapshotReader): WalkBudget {
+export function newWalkBudget({ snapshot }: Pick<SnapshotReader, 'snapshot'>): WalkBudget {
   const { files, directories, others = 0 } = snapshot.totals
   const entries = files === undefined || directories === undefined ? Infinity : files + directories + others
   return { snapshot: snapshot.id, left: entries * 2 + WALK_MARGIN_ENTRIES }
@@ -276,7 +345,10 @@ export async function* fileExtents(
   if (content.kind === 'cdc' || content.kind === 'pages') {
     for await (const extents of mapExtents(reader, content)) {
       yield { offset, extents }
-      offset += extentsBytes(extents)
+      const bytes = extentsBytes(extents)
+      offset += bytes
+      // Nodes that bring nothing, or too much, could go on for ever.
+      if (offset > entry.size || (bytes === 0 && entry.size > 0)) break
     }
   }
   if (offset !== entry.size) {

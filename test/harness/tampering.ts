@@ -90,6 +90,15 @@ export async function signSnapshot(
 export interface PlantedChunk {
   readonly kind: ChunkClass
   readonly bytes: Uint8Array
+  /** The bytes whose id it bears, if it lies. */
+  readonly claims?: Uint8Array
+}
+
+/** Chunks in a pack of their own. */
+export interface Planted {
+  readonly ids: Buffer[]
+  readonly set: LineageSet
+  readonly pack: string
 }
 
 /** Stores chunks in a pack set of their own, with its run, and says where. */
@@ -97,7 +106,7 @@ export async function plantChunks(
   repository: TestRepository,
   kind: 'data' | 'tree' | 'refs',
   chunks: readonly PlantedChunk[],
-): Promise<{ ids: Buffer[]; set: LineageSet; pack: string }> {
+): Promise<Planted> {
   const { access } = repository
   const keys = await domainKeys(access, writingDomain(access).id)
   const { epoch, dataPublic, metaPublic } = currentEpoch(keys)
@@ -106,7 +115,8 @@ export async function plantChunks(
   const pack = newPack(identity, Buffer.alloc(1 << 20), randomBytes(16), randomBytes(32))
   const idKey = keys.idKey
   assert(idKey)
-  const ids = chunks.map((chunk) => createHmac('sha256', idKey).update(chunk.bytes).digest())
+  const idOf = (bytes: Uint8Array): Buffer => createHmac('sha256', idKey).update(bytes).digest()
+  const ids = chunks.map(({ bytes, claims }) => idOf(claims ?? bytes))
   for (const [at, { kind: chunkKind, bytes }] of chunks.entries())
     addFrame(pack, {
       kind: chunkKind,
@@ -141,6 +151,34 @@ export async function plantChunks(
   return { ids, set: { packSet: setId, runs, packs: 1, bytes: object.length }, pack: id }
 }
 
+/** An incremental made by hand of planted chunks; breaks the rules of its kind, which tests look past. */
+export async function plantSnapshot(
+  repository: TestRepository,
+  like: Snapshot,
+  of: { readonly tree: Planted; readonly refs: Planted; readonly data?: readonly Planted[] },
+): Promise<string> {
+  const { tree, refs, data = [] } = of
+  const id = '20260301t010000z-00112233'
+  await signSnapshot(repository, {
+    ...like,
+    id,
+    kind: 'incremental',
+    counter: 1,
+    previous: null,
+    source: 'planted',
+    parent: null,
+    full: id,
+    generation: tree.set.packSet,
+    packSet: tree.set.packSet,
+    begun: '2026-03-01T01:00:00Z',
+    completed: '2026-03-01T01:00:00Z',
+    lineage: [refs.set, ...data.map(({ set }) => set), tree.set],
+    root: tree.ids[0]?.toString('hex') ?? '',
+    refs: [refs.ids[0]?.toString('hex') ?? ''],
+  })
+  return id
+}
+
 /** A file's entry in a tree. */
 export function fileEntry(name: string, size: number, content: Uint8Array): TreeEntry {
   return {
@@ -173,9 +211,20 @@ export function leafOf(entries: readonly TreeEntry[]): Buffer {
   return Buffer.from(node.bytes.subarray(0, node.length))
 }
 
-/** A refs record that names these chunk numbers of one pack. */
-export function refsOf(pack: string, numbers: readonly number[]): Buffer {
+/** A refs record that names these chunk numbers of one pack, and those of `more` by pack. */
+export function refsOf(
+  pack: string,
+  numbers: readonly number[],
+  more: ReadonlyMap<string, readonly number[]> = new Map(),
+): Buffer {
+  const packs = [...new Map<string, readonly number[]>([[pack, numbers], ...more])].map(
+    ([id, of]) => [id, bitsOf(of)] as const,
+  )
+  return encodeRefs({ base: undefined, packs: new Map(packs) })
+}
+
+function bitsOf(numbers: readonly number[]): Uint8Array {
   const bits = new Uint8Array(1 + Math.max(0, ...numbers.map((number) => number >> 3)))
   for (const number of numbers) bits[number >> 3] = (bits[number >> 3] ?? 0) | (1 << (number & 7))
-  return encodeRefs({ base: undefined, packs: new Map([[pack, bits]]) })
+  return bits
 }

@@ -1,7 +1,7 @@
 /** `backstock restore`: a source, or a part of it, as it was. */
 import { resolve } from 'node:path'
 import { displayName } from '../../base/file-entry.ts'
-import { Failure, FAILURES } from '../../base/failure.ts'
+import { FAILURES } from '../../base/failure.ts'
 import { restore, type RestoreSummary } from '../../recovery/restore.ts'
 import type { StoredSnapshot } from '../../repo/snapshots.ts'
 import type { FileProblem } from '../../sources/files/problem.ts'
@@ -20,8 +20,6 @@ const PROBLEMS_SHOWN_MAX = 20
 
 export async function run(context: CommandContext, input: InputOf<'restore'>): Promise<number> {
   refuseDatabaseOptions(input.source, input)
-  if (input.to.trim() === '')
-    throw new Failure('usage.invalid', 'Cannot restore: --to names no folder (it is empty)')
   return withRepository(context, async (repository) => {
     const snapshot = await chooseOfSource(context, repository, input.source, input)
     const to = resolve(context.cwd, input.to)
