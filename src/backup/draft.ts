@@ -17,6 +17,8 @@ export interface Lane {
   readonly pageKey: Uint8Array
   readonly window: Buffer
   readonly clock: Clock
+  /** Of page files in this backup: what changed pages took, and what rewriting runs did (page-patch.ts). */
+  readonly rewrites: { changedBytes: number; rewrittenBytes: number }
 }
 
 /** What is being put together for one segment. */

@@ -24,5 +24,6 @@ export function newLane(saver: Saver, settings: LaneSettings, clock: Clock = sys
     pageKey: hkdf(idKey, '', 'backstock/1 page hash'),
     window: Buffer.allocUnsafeSlow(settings.sizes.maxBytes + WINDOW_SPARE_BYTES),
     clock,
+    rewrites: { changedBytes: 0, rewrittenBytes: 0 },
   }
 }

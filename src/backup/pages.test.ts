@@ -9,7 +9,14 @@ import fc from 'fast-check'
 import { noise, testSeed } from '../../test/harness/engine.ts'
 import { newReader } from '../base/bytes.ts'
 import { decodeExtents } from '../format/content.ts'
-import { decodeFooter, newFrameOpener, openFrame, openHeader, openPackKey } from '../format/pack.ts'
+import {
+  CHUNK_CLASSES,
+  decodeFooter,
+  newFrameOpener,
+  openFrame,
+  openHeader,
+  openPackKey,
+} from '../format/pack.ts'
 import { newKeyPair } from '../format/seal.ts'
 import { attachIndex, beginSession, openIndex } from '../repo/chunk-index.ts'
 import { decompress } from '../repo/compress.ts'
@@ -47,6 +54,8 @@ interface Chain {
   readonly packsRead: Set<string>
   /** Chunk id (hex) by `pack number:chunk number`. */
   readonly places: Map<string, string>
+  /** Bytes stored by the last step, by chunk class. */
+  readonly fresh: Map<number, number>
   pages: PageSegment | undefined
 }
 
@@ -70,7 +79,16 @@ async function newChain(runBytes = RUN_BYTES): Promise<Chain> {
   const sizes = { minBytes: 2048, maskBits: 11, maxBytes: 16_384 }
   const lane = newLane(saver, { sizes, runBytes, inlineBytesMax: 0, packBytesMax: setup.packBytesMax })
   const path = join(folder, `file-${chains++}`)
-  return { disk, lane, path, places, plain: new Map(), packsRead: new Set(), pages: undefined }
+  return {
+    disk,
+    lane,
+    path,
+    places,
+    plain: new Map(),
+    packsRead: new Set(),
+    fresh: new Map(),
+    pages: undefined,
+  }
 }
 
 /** Each 4 KiB of zeros is a hole of the file. */
@@ -87,6 +105,9 @@ function writeSparse(path: string, bytes: Buffer): void {
 /** Saves the file as it now is; all that must hold of the result is checked here. */
 async function saveStep(chain: Chain, bytes: Buffer, pageBytes: number): Promise<SegmentResult> {
   writeSparse(chain.path, bytes)
+  Object.assign(chain.lane.rewrites, { changedBytes: 0, rewrittenBytes: 0 }) // as a lane of another backup
+  chain.fresh.clear()
+  const isPatch = chain.pages?.pageBytes === pageBytes
   const job = {
     index: 1,
     path: chain.path,
@@ -108,14 +129,21 @@ async function saveStep(chain: Chain, bytes: Buffer, pageBytes: number): Promise
   }
   checkContent(chain, result, bytes)
   checkHashes(chain, result, bytes, pageBytes)
+  const { run, delta } = freshOf(chain)
+  assert.equal(run + delta, result.bytesFresh)
+  const runBytes = Math.max(pageBytes, chain.lane.runBytes)
+  if (isPatch) assert.ok(run <= Math.max(runBytes, delta / 10), `${run} bytes of runs for ${delta} changed`)
   chain.pages = { pageBytes, extents: result.extents, hashes: result.hashes! }
   return result
+}
+
+function freshOf({ fresh }: Chain): { run: number; delta: number } {
+  return { run: fresh.get(CHUNK_CLASSES.run) ?? 0, delta: fresh.get(CHUNK_CLASSES.delta) ?? 0 }
 }
 
 function checkContent(chain: Chain, result: SegmentResult, bytes: Buffer): void {
   readPacks(chain)
   const { chunks, extents } = decodeExtents(newReader(result.extents!, 'extents'))
-  assert.ok(extents.length <= 1024, `${extents.length} extents`)
   const parts = extents.map(({ length, ref, offset }) => {
     if (ref === 0) return Buffer.alloc(length)
     const chunk = chain.plain.get(Buffer.from(chunks[ref - 1]!.id).toString('hex'))
@@ -160,6 +188,8 @@ function readPacks(chain: Chain): void {
       const body = openFrame(opener, frame, bytes.subarray(offset, offset + header.frameStored[frame]!), name)
       const plain = decompress(header.frameCodec[frame]!, body, header.framePlain[frame]!, name)
       const start = header.chunkOffset[number]!
+      const chunkClass = header.frameClass[frame]!
+      chain.fresh.set(chunkClass, (chain.fresh.get(chunkClass) ?? 0) + length)
       chain.plain.set(
         header.chunkIds.toString('hex', number * 32, number * 32 + 32),
         plain.subarray(start, start + length),
@@ -282,19 +312,69 @@ test('savePages() puts more changed pages than one delta chunk holds into severa
   assert.equal(next.bytesFresh, 100 * 4096)
 })
 
-test('savePages() goes back to runs when a map would have more than 1024 extents', async () => {
+function extentsOf(result: SegmentResult): number {
+  return decodeExtents(newReader(result.extents!, 'extents')).extents.length
+}
+
+test('savePages() mends a map of more than 1024 extents for a tenth of what changed', async () => {
   const chain = await newChain()
   const bytes = noise(3, 4096 * 2100)
   await saveStep(chain, bytes, 4096)
   for (let at = 0; at < 600; at += 2) bytes[at * 4096]! ^= 0xff
   const half = await saveStep(chain, bytes, 4096)
   assert.equal(half.bytesFresh, 300 * 4096)
+  assert.equal(extentsOf(half), 600 + 1500 / 4)
   for (let at = 600; at < 2100; at += 2) bytes[at * 4096]! ^= 0xff
   const all = await saveStep(chain, bytes, 4096)
-  const { extents } = decodeExtents(newReader(all.extents!, 'extents'))
-  assert.equal(extents.length, Math.ceil(bytes.length / RUN_BYTES))
+  const runs = Math.floor((750 * 4096) / 10 / RUN_BYTES)
+  assert.deepEqual(freshOf(chain), { delta: 750 * 4096, run: runs * RUN_BYTES })
+  assert.equal(extentsOf(all), 2100 - runs * 3)
   const again = await saveStep(chain, bytes, 4096)
-  assert.equal(again.bytesFresh, 0)
+  assert.deepEqual(freshOf(chain), { delta: 0, run: RUN_BYTES }, 'one run is always allowed')
+  assert.ok(extentsOf(again) < extentsOf(all))
+})
+
+test('a map is mended run by run, and then left alone', async () => {
+  const chain = await newChain()
+  const bytes = noise(9, 4096 * 1040)
+  await saveStep(chain, bytes, 4096)
+  for (let at = 0; at < 1040; at += 2) bytes[at * 4096]! ^= 0xff
+  let extents = extentsOf(await saveStep(chain, bytes, 4096))
+  let steps = 0
+  for (; extents > 1024; steps++) {
+    const next = extentsOf(await saveStep(chain, bytes, 4096))
+    assert.ok(next < extents, `${next} extents after ${extents}`)
+    extents = next
+  }
+  assert.equal((await saveStep(chain, bytes, 4096)).bytesFresh, 0)
+  assert.ok(steps < 10)
+})
+
+test(`rewriting keeps every state, and its budget (SEED=${seed})`, async () => {
+  const changes = fc.array(
+    fc.record({
+      from: fc.nat({ max: 1500 }),
+      step: fc.integer({ min: 1, max: 5 }),
+      byte: fc.nat({ max: 255 }),
+    }),
+    { minLength: 1, maxLength: 5 },
+  )
+  const first = { from: 0, step: 2, byte: 1 } // more than 1024 extents
+  let mended = 0
+  await fc.assert(
+    fc.asyncProperty(changes, fc.constantFrom(8192, 16_384, 131_072), async (rounds, runBytes) => {
+      const chain = await newChain(runBytes)
+      const bytes = noise(rounds.length, 4096 * 1300 + 77)
+      await saveStep(chain, bytes, 4096)
+      for (const { from, step, byte } of [first, ...rounds]) {
+        for (let page = from % 300; page < 1300; page += step) bytes[page * 4096 + 9]! ^= byte
+        await saveStep(chain, bytes, 4096)
+        mended += freshOf(chain).run
+      }
+    }),
+    { seed, numRuns: 4 },
+  )
+  assert.ok(mended > 0, 'some map was mended')
 })
 
 test('savePages() gives up delta chunks of which little is alive', async () => {
