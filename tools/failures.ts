@@ -1,32 +1,14 @@
 /**
  * Writes the pages of the guide that repeat the table of failures: docs/guide/failures.md and
  * docs/guide/exit-codes.md. A test holds the committed pages to what this makes.
- * Run: `node tools/failures.ts` after a change of src/base/failure.ts.
+ * Run: `node tools/failures.ts` after a change of src/base/failure.ts or src/cli/exit-codes.ts.
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { FAILURES } from '../src/base/failure.ts'
+import { EXITS } from '../src/cli/exit-codes.ts'
 
-const MADE = '<!-- Made by `node tools/failures.ts` from src/base/failure.ts: change it there. -->'
-
-/** What each exit status means to whoever runs the command, in the order of the page. */
-const EXITS: Readonly<Record<number, string>> = {
-  0: 'done. `check`: no finding is an error',
-  1: 'failed otherwise. `check`: a finding is an error. `restore`: something is missing and named',
-  3: 'the snapshot is there, but some of the source could not be read, or changed while it was read',
-  10: 'there is no repository',
-  11: 'another run of this source is under way on this host',
-  12: 'the key does not fit, or may not do this',
-  20: 'the command line or the configuration is wrong; nothing was done',
-  21: 'the store is full',
-  22: 'the store cannot be used: not reachable, not writable, not allowed, no answer',
-  23: 'the repository is damaged, or somebody changed it',
-  24: 'the source cannot be backed up; there is no new snapshot',
-  25: 'the restore was refused; nothing was written',
-  26: 'the repository is of another format version',
-  27: 'a hook failed',
-  130: 'cancelled by Ctrl-C or a signal',
-}
+const MADE = '<!-- Made by `node tools/failures.ts` from base/failure.ts and cli/exit-codes.ts in src/. -->'
 
 const AREAS: Readonly<Record<string, string>> = {
   usage: 'Command line',

@@ -280,8 +280,11 @@ export const commands = {
       at: { value: 'TIME', type: 'time', help: 'as it was then: 2026-11-22T14:30 or with a zone' },
       path: { value: 'GLOB', help: 'only what matches; repeatable', many: true },
       exclude: { short: 'e', value: 'GLOB', help: 'leave out what matches; repeatable', many: true },
-      delta: { help: 'rewrite only what differs from the snapshot', conflicts: ['overwrite'] },
-      overwrite: { help: 'write over files that are there' },
+      delta: {
+        help: 'rewrite only what differs; files that are not in the snapshot stay',
+        conflicts: ['overwrite'],
+      },
+      overwrite: { help: 'write over files that are there; others stay' },
       noOwner: { help: 'leave owners and groups to the running user' },
       dryRun: { short: 'n', help: 'say what would be written, write nothing' },
       lsn: { value: 'X', help: 'databases: up to this position' },

@@ -37,6 +37,11 @@ function firstWords(): [string, string][] {
 
 const helpWord = ['help', 'explain a command'] as const
 
+/** What `help` takes. */
+function helpTopics(): [string, string][] {
+  return [...firstWords(), ['exit-codes', 'what each exit status means']]
+}
+
 function secondWords(group: string): [string, string][] {
   return specs
     .filter(([name]) => name.startsWith(`${group} `))
@@ -119,7 +124,7 @@ function bashScript(): string {
   for (const [reply, patterns] of values) lines.push(`    ${patterns.join('|')}) ${reply}; return ;;`)
   lines.push('  esac', '  case "$command" in')
   lines.push(`    '') ${bashWords([...firstWords().map(([word]) => word), 'help', ...globalFlags()])} ;;`)
-  lines.push(`    help) ${bashWords(firstWords().map(([word]) => word))} ;;`)
+  lines.push(`    help) ${bashWords(helpTopics().map(([word]) => word))} ;;`)
   for (const group of Object.keys(commandGroups)) {
     lines.push(`    ${group}) ${bashWords(secondWords(group).map(([word]) => word))} ;;`)
   }
@@ -182,7 +187,7 @@ function zshScript(): string {
     '  esac',
     '  name=$words[1]',
     '  case $name in',
-    `    help) local -a list; list=(${zshPairs(firstWords())}); _describe command list; return ;;`,
+    `    help) local -a list; list=(${zshPairs(helpTopics())}); _describe command list; return ;;`,
   ]
   for (const group of Object.keys(commandGroups)) {
     const list = zshPairs(secondWords(group))
@@ -266,7 +271,7 @@ function fishScript(): string {
       lines.push(`complete -c backstock -n ${fishIs(command)} -a ${word} -d ${quote(summary)}`)
   }
   offerWords('', [...firstWords(), helpWord])
-  offerWords('help', firstWords())
+  offerWords('help', helpTopics())
   for (const option of Object.entries<OptionSpec>(globalOptions))
     lines.push(`complete -c backstock ${fishOption(option)}`)
   for (const group of Object.keys(commandGroups)) offerWords(group, secondWords(group))

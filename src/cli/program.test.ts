@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { isFailure } from '../base/failure.ts'
+import { FAILURES, isFailure } from '../base/failure.ts'
 import { type CommandName, type CommandSpec, type InputOf, commands, optionFlag } from './commands.ts'
 import { type Request, parseCommandLine } from './program.ts'
 
@@ -79,7 +79,7 @@ test('parseCommandLine() reads optional values, short options together, and word
   assert.deepEqual((await parse('find', 'find -- -x --json')).patterns, ['-x', '--json'])
 })
 
-test('an empty value is refused wherever one may stand: a variable that is not set means nothing', async () => {
+test('an empty value, as of a variable that is not set, is refused everywhere', async () => {
   const empty = async (...argv: string[]): Promise<string> => {
     const error = await parseCommandLine(argv, '1').catch((reason: unknown) => reason)
     assert.ok(isFailure(error, 'usage.invalid'), argv.join(' '))
@@ -161,6 +161,21 @@ test('--help shows every command once, `help COMMAND` is the same as COMMAND --h
     assert.match(help.text, new RegExp(`^  ${name.split(' ')[0]}\\b`, 'm'))
   assert.deepEqual(await parseCommandLine(['help', 'ls'], '1'), await parseCommandLine(['ls', '--help'], '1'))
   assert.deepEqual(await parseCommandLine(['--version'], '1.2.3'), { kind: 'help', text: '1.2.3\n' })
+})
+
+test('--help and `help exit-codes` explain every exit status, and each command says where', async () => {
+  const helpOf = async (...argv: string[]): Promise<string> => {
+    const request = await parseCommandLine(argv, '1')
+    assert.ok(request.kind === 'help')
+    return request.text
+  }
+  for (const text of [await helpOf('--help'), await helpOf('help', 'exit-codes')]) {
+    for (const exit of [0, ...Object.values(FAILURES).map((failure) => failure.exit)])
+      assert.match(text, new RegExp(`^ +${exit}  \\S`, 'm'))
+    for (const line of text.split('\n')) assert.ok(line.length <= 80, line)
+  }
+  for (const name of Object.keys(commands))
+    assert.match(await helpOf(...name.split(' '), '--help'), /`backstock help exit-codes`/, name)
 })
 
 test('any words are understood or refused', async () => {

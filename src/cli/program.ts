@@ -15,6 +15,7 @@ import {
   globalOptions,
   optionFlag,
 } from './commands.ts'
+import { exitCodesText } from './exit-codes.ts'
 
 /** Options of every command, as given. */
 export interface GlobalOptions {
@@ -41,16 +42,16 @@ export type Input = Readonly<Record<string, unknown>>
 const firstSteps = `
 First steps:
   backstock demo                         see it work, on a shop that is made up
-  backstock init                         create the repository that backstock.yaml describes
+  backstock init                         create what backstock.yaml describes
   backstock backup                       back up every source
   backstock snapshots                    what there is
   backstock restore media --to /tmp/m    bring a source back
 
-Exit status: 0 done, 1 failed, 3 some files could not be read, 10 no repository, 11 busy, 12 wrong key,
-20 usage or configuration, 130 cancelled.`
+${exitCodesText().trimEnd()}`
 
 /** Reads a command line (without the program's own name). Fails: usage.invalid. */
 export async function parseCommandLine(argv: readonly string[], version: string): Promise<Request> {
+  if (argv[0] === 'help' && argv[1] === 'exit-codes') return { kind: 'help', text: exitCodesText() }
   let request: Request | undefined
   let text = ''
   const program = buildProgram(version, {
@@ -137,7 +138,8 @@ function sentenceOf(summary: string): string {
 
 function examplesText(spec: CommandSpec): string {
   const lines = spec.examples.map(([command, meaning]) => `  ${command}\n      ${meaning}`)
-  return lines.length === 0 ? '' : `\nExamples:\n${lines.join('\n')}`
+  const examples = lines.length === 0 ? '' : `\nExamples:\n${lines.join('\n')}\n`
+  return `${examples}\nExit codes: 0 is done, \`backstock help exit-codes\` explains the others.`
 }
 
 function newOption(key: string, spec: OptionSpec): Option {
