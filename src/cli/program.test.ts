@@ -163,6 +163,11 @@ test('--help shows every command once, `help COMMAND` is the same as COMMAND --h
   assert.deepEqual(await parseCommandLine(['--version'], '1.2.3'), { kind: 'help', text: '1.2.3\n' })
 })
 
+test('help of an unknown command is refused like the command', async () => {
+  for (const line of ['help bakup', 'bakup --help', 'bakup -h'])
+    assert.match(await refusal(line), /unknown command 'bakup' \(did you mean backup\?\)/, line)
+})
+
 test('--help and `help exit-codes` explain every exit status, and each command says where', async () => {
   const helpOf = async (...argv: string[]): Promise<string> => {
     const request = await parseCommandLine(argv, '1')

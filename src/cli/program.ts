@@ -59,13 +59,24 @@ export async function parseCommandLine(argv: readonly string[], version: string)
     write: (part) => (text += part),
   })
   try {
-    await program.parseAsync(argv[0] === 'help' ? [...argv.slice(1), '--help'] : argv, { from: 'user' })
+    await program.parseAsync(withoutVainHelp(program, argv), { from: 'user' })
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode !== 0) throw usageFailure(error, argv)
     return { kind: 'help', text }
   }
   return request ?? { kind: 'help', text }
+}
+
+/**
+ * `help COMMAND` as `COMMAND --help`. Of an unknown command no help is asked, or commander would not refuse
+ * it.
+ */
+function withoutVainHelp(program: Command, argv: readonly string[]): string[] {
+  const words = argv[0] === 'help' ? [...argv.slice(1), '--help'] : [...argv]
+  const [first = '-'] = words
+  const isKnown = first.startsWith('-') || program.commands.some((command) => command.name() === first)
+  return isKnown ? words : words.filter((word) => word !== '--help' && word !== '-h')
 }
 
 interface Sinks {
