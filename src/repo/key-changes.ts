@@ -88,7 +88,11 @@ export async function addRecipient(
 ): Promise<OpenConfig> {
   const { age, name, role } = recipient
   if (!isAgeRecipient(age)) {
-    throw new Failure('key.invalid', 'Cannot add a recipient: it is not the age1… key of an identity')
+    throw new Failure('key.invalid', 'Cannot add a recipient: it is not the age1… key of an identity', {
+      facts: {
+        hint: 'Give the public half of an identity: its file has it in the line "# public key: age1…".',
+      },
+    })
   }
   checkKeyName(name)
   const added: ConfigRecipient = { id: recipientId(age), name, role, age }

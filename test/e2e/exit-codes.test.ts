@@ -167,6 +167,10 @@ test('12: a key that is wrong, foreign, cut short, missing or no key at all', as
       assert.doesNotMatch(message, /AGE-SECRET-KEY-1[A-Z0-9]/, 'no message quotes a key')
     }
   }
+  writeConfig(host, {})
+  const added = await here(host, ['key', 'add', 'foo'])
+  assert.equal(added.exit, 12)
+  assert.match(added.stderr, /not the age1… key of an identity\n {2}Give the public half of an identity/)
   use('absent.age')
   assert.deepEqual((await code(['snapshots'])).slice(0, 2), [12, 'key.missing'])
 })

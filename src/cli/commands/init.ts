@@ -54,9 +54,9 @@ export async function run(context: CommandContext, _input: InputOf<'init'>): Pro
     printSummary(printer, event, ['', `The repository is in ${store.location}.`])
     const locked = passphrase === undefined ? '' : ', locked with the passphrase'
     note(printer, `The lines above are the recovery kit${locked}; the same is in "${identity}" (mode 0600).`)
-    const what = `the recovery kit${passphrase === undefined ? '' : ' and of its passphrase'}`
+    const also = passphrase === undefined ? '' : ', and the passphrase'
     const why = 'without it nobody can restore, and it must not be lost together with this host'
-    warn(printer, `keep a copy of ${what} away from this host: ${why}`)
+    warn(printer, `keep a copy of the recovery kit${also} away from this host: ${why}`)
     return 0
   } finally {
     await store.close()
