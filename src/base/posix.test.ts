@@ -185,7 +185,8 @@ test('`endWithParent()` ends a child with the process that started it, however t
   const child = `
     import { endWithParent } from ${JSON.stringify(import.meta.resolve('./posix.ts'))}
     setInterval(() => {}, 1000)
-    process.stdout.write(JSON.stringify([endWithParent(process.ppid, 'SIGTERM'), endWithParent(1 << 29, 'SIGTERM')]))`
+    const answers = [process.ppid, 1 << 29].map((parent) => endWithParent(parent, 'SIGTERM'))
+    process.stdout.write(JSON.stringify(answers))`
   const parent = `
     import { spawn } from 'node:child_process'
     spawn(process.execPath, ['--input-type=module', '-e', ${JSON.stringify(child)}], { stdio: 'inherit' })`

@@ -40,7 +40,7 @@ export function pickSources(loaded: LoadedConfig, names: readonly string[]): Pic
 }
 
 /** Refuses a name that the configuration does not have. Fails: usage.invalid. */
-export function requireSourceName(loaded: LoadedConfig, name: string): void {
+function requireSourceName(loaded: LoadedConfig, name: string): void {
   const known = Object.keys(loaded.config.sources)
   if (!known.includes(name)) throw unknownSource(name, `${loaded.file} has none of this name`, known)
 }
