@@ -6,7 +6,8 @@
  * npm test -- packs                   only test files whose path has "packs" in it: no checks, no coverage
  * npm test -- packs --name 'torn'     and of those only tests whose name matches
  * npm run check                       all checks, no tests
- * npm run test:long                   only test/long, with the full counts
+ * npm run test:long                   only test/long, with the full counts; prints rows for docs/proof.md
+ * npm run test:long -- --record       and adds them to it
  * ```
  *
  * Not a test framework: node:test runs the tests, this file chooses them and orders what is printed.
@@ -21,6 +22,15 @@ import { run } from 'node:test'
 import type { EventData } from 'node:test'
 import { spec } from 'node:test/reporters'
 import { parseArgs } from 'node:util'
+import {
+  describeRun,
+  noteProof,
+  PROOF_PAGE,
+  proofRows,
+  type ProofEvent,
+  type Proofs,
+  recordProofs,
+} from './proof.ts'
 
 /** Scripts of package.json that run before the tests, cheapest first. */
 const CHECKS = ['typecheck', 'lint', 'format:check', 'tidy', 'knip']
@@ -33,7 +43,8 @@ const COVERED_LINES_PERCENT_MIN = 80
 
 /** A test that takes longer has hung, unless it sets a `timeout` of its own. */
 const TEST_TIMEOUT_MS = 120_000
-/** The whole run is given up when no test starts or ends for this long. */
+const LONG_TEST_TIMEOUT_MS = 3_600_000
+/** The whole run is given up when no test starts, ends or prints for this long. */
 const SILENCE_MS_MAX = 600_000
 
 const ROOT = join(import.meta.dirname, '..')
@@ -50,6 +61,7 @@ interface Outcome {
   skipped: string[]
   success: boolean
   coverage: CoverageSummary | undefined
+  proofs: Proofs
 }
 
 type CoverageSummary = EventData.TestCoverage['summary']
@@ -59,7 +71,12 @@ process.exitCode = await main()
 async function main(): Promise<number> {
   process.chdir(ROOT)
   const { values, positionals } = parseArgs({
-    options: { checks: { type: 'boolean' }, long: { type: 'boolean' }, name: { type: 'string' } },
+    options: {
+      checks: { type: 'boolean' },
+      long: { type: 'boolean' },
+      name: { type: 'string' },
+      record: { type: 'boolean' },
+    },
     allowPositionals: true,
   })
   const long = values.long === true
@@ -68,13 +85,17 @@ async function main(): Promise<number> {
   const files = testFiles(long, positionals)
   if (everything) for (const check of CHECKS) if (!runCheck(check)) return 1
   if (values.checks === true) return 0
+  const isSample = process.env['LONG_PERCENT'] !== undefined || values.name !== undefined
+  if (values.record === true && (!long || isSample))
+    return complain('only a whole run of the long tests can be recorded (no LONG_PERCENT, no --name)')
   if (files.length === 0) return complain(`no test file matches ${positionals.join(' ') || 'the patterns'}`)
 
   header(`tests: ${files.length} files`)
-  const timeoutMs = long ? Infinity : TEST_TIMEOUT_MS
+  const timeoutMs = long ? LONG_TEST_TIMEOUT_MS : TEST_TIMEOUT_MS
   const outcome = await runTests({ files, name: values.name, coverage: everything, timeoutMs })
   if (outcome.coverage !== undefined) printCoverage(outcome.coverage)
   const complaints = judge(outcome)
+  if (long) reportProofs(outcome.proofs, values.record === true)
   for (const complaint of complaints) complain(complaint)
   for (const line of outcome.closing) console.log(`ℹ ${line}`)
   return outcome.success && complaints.length === 0 ? 0 : 1
@@ -106,10 +127,16 @@ function runCheck(script: string): boolean {
 }
 
 async function runTests(selection: Selection): Promise<Outcome> {
-  const outcome: Outcome = { closing: [], skipped: [], success: false, coverage: undefined }
+  const outcome: Outcome = {
+    closing: [],
+    skipped: [],
+    success: false,
+    coverage: undefined,
+    proofs: new Map(),
+  }
   const silence = new AbortController()
   const watch = setTimeout(() => {
-    complain(`no test started or ended for ${SILENCE_MS_MAX / 1000} seconds: the run is given up`)
+    complain(`no test started, ended or printed for ${SILENCE_MS_MAX / 1000} seconds: the run is given up`)
     silence.abort()
   }, SILENCE_MS_MAX)
 
@@ -126,6 +153,7 @@ async function runTests(selection: Selection): Promise<Outcome> {
   const shown = async function* (): AsyncGenerator<TestEvent> {
     for await (const event of events as AsyncIterable<TestEvent>) {
       watch.refresh()
+      noteProof(outcome.proofs, event)
       if (!keepForLater(event, outcome)) yield event
     }
   }
@@ -134,9 +162,8 @@ async function runTests(selection: Selection): Promise<Outcome> {
   return outcome
 }
 
-interface TestEvent {
-  type: string
-  data: { nesting?: number; file?: string; message?: string; name?: string; skip?: string | boolean }
+interface TestEvent extends ProofEvent {
+  readonly data: ProofEvent['data'] & { readonly skip?: string | boolean }
 }
 
 /**
@@ -170,6 +197,14 @@ function judge({ skipped, coverage }: Outcome): string[] {
     complaints.push(`tests reach ${reached} % of the lines of src (at least ${COVERED_LINES_PERCENT_MIN})`)
   }
   return complaints
+}
+
+/** What a sample showed is printed too; the rows then say nothing of the full counts. */
+function reportProofs(proofs: Proofs, isRecorded: boolean): void {
+  const rows = proofRows(proofs, describeRun())
+  header(isRecorded ? `added to ${PROOF_PAGE}` : `rows for ${PROOF_PAGE} (--record adds them)`)
+  for (const row of rows) console.log(row)
+  if (isRecorded) recordProofs(rows)
 }
 
 function printCoverage({ totals, files }: CoverageSummary): void {

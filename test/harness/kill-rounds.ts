@@ -64,7 +64,10 @@ interface Scene {
   readonly counts: KillCounts
 }
 
-/** Each round's first kill has its own part of the run's length: together they cover it. */
+/**
+ * Each round's first kill has its own part of the run's length: together they cover it, denser towards its
+ * end, where most is put.
+ */
 export async function runKillRounds(
   rounds: number,
   seed: number,
@@ -73,7 +76,7 @@ export async function runKillRounds(
   const random = seeded(seed)
   const counts: KillCounts = { kills: 0, late: 0, early: 0, committed: 0, adoptions: 0, bytesAdopted: 0 }
   const moments = shuffled(
-    Array.from({ length: rounds }, (_, round) => (round + random()) / rounds),
+    Array.from({ length: rounds }, (_, round) => Math.sqrt((round + random()) / rounds)),
     random,
   )
   for (let done = 0; done < rounds; done += SCENE_ROUNDS) {
