@@ -73,7 +73,7 @@ for (const [what, wait] of [
   ['flushLanes()', flushLanes],
   ['nextResults()', nextResults],
 ] as const) {
-  test(`${what} fails when a thread ends without an error, as one does whose process.exit() was called`, async (t) => {
+  test(`${what} fails when a thread ends without an error, as by process.exit()`, async (t) => {
     const { lanes } = await hangingLanes(t)
     const waiting = assert.rejects(wait(lanes), /a thread that saves files ended by itself with status 1/)
     await lanes.threads[0]?.worker.terminate()

@@ -1,6 +1,8 @@
 import { strict as assert } from 'node:assert'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
+import fc from 'fast-check'
+import { testSeed } from '../../test/harness/engine.ts'
 import { isFailure } from '../base/failure.ts'
 import { ageRecipient, newAgeIdentity } from './age.ts'
 import {
@@ -13,6 +15,7 @@ import {
   recipientId,
 } from './config.ts'
 
+const seed = testSeed()
 const fails = (code: Parameters<typeof isFailure>[1]) => (error: unknown) => isFailure(error, code)
 const hex = (bytes: number) => randomBytes(bytes).toString('hex')
 const age = ageRecipient(newAgeIdentity()) ?? ''
@@ -85,6 +88,23 @@ test('parseConfig() refuses whatever is missing or out of bounds, and names the 
   }
   for (const junk of [null, 1, 'config', [], {}])
     assert.throws(() => parseConfig(junk, 'c'), fails('repo.corrupt'))
+})
+
+test(`whatever one field holds, it is kept as it is or refused cleanly (SEED=${seed})`, () => {
+  const change = fc.record({ field: fc.nat(), value: fc.jsonValue(), inDomain: fc.boolean() })
+  fc.assert(
+    fc.property(change, ({ field, value, inDomain }) => {
+      const names = Object.keys(inDomain ? domain : sound)
+      const patch = { [names[field % names.length] ?? '']: value }
+      const changed = inDomain ? { ...sound, domains: [{ ...domain, ...patch }] } : { ...sound, ...patch }
+      try {
+        assert.deepEqual(parseConfig(changed, 'config/1'), changed)
+      } catch (error) {
+        assert.ok(isFailure(error), String(error))
+      }
+    }),
+    { seed, numRuns: 400 },
+  )
 })
 
 test('a newer version or an unknown required feature is repo.newer, before anything else', () => {

@@ -139,3 +139,16 @@ test('damaged contents and nodes fail cleanly', () => {
   assertFailsCleanly(encodeListNode(nodes), (bytes) => decodeListNode(bytes, 'x'))
   assertFailsCleanly(encodeHashLeaf(4096, Buffer.alloc(64, 7)), (bytes) => decodeHashLeaf(bytes, 'x'))
 })
+
+test(`any damaged content or node fails cleanly (SEED=${seed})`, () => {
+  fc.assert(
+    fc.property(extents, ids, fc.uint8Array({ minLength: 1, maxLength: 80 }), (map, nodes, bytes) => {
+      assertFailsCleanly(encodeInline(bytes), (each) => decodeContent(each, 'x'))
+      assertFailsCleanly(encodeMapped({ extents: encoded(map) }, 0, []), (each) => decodeContent(each, 'x'))
+      assertFailsCleanly(encodeMapped({ depth: 1, nodes }, 8192, nodes), (each) => decodeContent(each, 'x'))
+      assertFailsCleanly(encodeExtentNode(encoded(map)), (each) => decodeExtentNode(each, 'x'))
+      assertFailsCleanly(encodeListNode(nodes), (each) => decodeListNode(each, 'x'))
+    }),
+    { seed, numRuns: 10 },
+  )
+})

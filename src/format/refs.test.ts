@@ -83,7 +83,12 @@ test('packs out of order or twice are refused', () => {
   )
 })
 
-test('damaged refs fail cleanly', () => {
+test(`damaged refs fail cleanly (SEED=${seed})`, () => {
+  const any = fc.property(marks, (given) => {
+    const whole = encodeRefs({ base: undefined, packs: mapOf(given.slice(0, 2)) })
+    assertFailsCleanly(whole, (bytes) => decodeRefs(bytes, 'x'))
+  })
+  fc.assert(any, { seed, numRuns: 10 })
   const packs = mapOf([
     ['aa'.repeat(32), [1, 70]],
     ['bb'.repeat(32), [2]],

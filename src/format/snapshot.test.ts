@@ -1,6 +1,9 @@
 import { strict as assert } from 'node:assert'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
+import fc from 'fast-check'
+import { assertFailsCleanly } from '../../test/harness/damage.ts'
+import { testSeed } from '../../test/harness/engine.ts'
 import { isFailure } from '../base/failure.ts'
 import {
   decodeDetails,
@@ -13,6 +16,7 @@ import {
   snapshotName,
 } from './snapshot.ts'
 
+const seed = testSeed()
 const fails = (code: Parameters<typeof isFailure>[1]) => (error: unknown) => isFailure(error, code)
 const hex = (bytes: number) => randomBytes(bytes).toString('hex')
 
@@ -129,4 +133,51 @@ test('decodeDetails() refuses damage without quoting the secret text', () => {
       (error) => isFailure(error, 'repo.corrupt') && !error.message.includes('secret'),
     )
   }
+})
+
+test('damaged details fail cleanly', () => {
+  assertFailsCleanly(encodeDetails(details), (bytes) => decodeDetails(bytes, 'd'))
+})
+
+test(`details of any names come back (SEED=${seed})`, () => {
+  const text = fc.string({ unit: 'binary', maxLength: 50 }).map((any) => Buffer.from(any).toString('latin1'))
+  const owners = fc.dictionary(fc.nat().map(String), text, { noNullPrototype: true, maxKeys: 5 })
+  const any = fc.record(
+    {
+      host: text,
+      paths: fc.array(text),
+      users: owners,
+      groups: owners,
+      excludes: fc.array(text),
+      errors: fc.array(fc.record({ path: text, what: text }, { noNullPrototype: true })),
+    },
+    { noNullPrototype: true },
+  )
+  fc.assert(
+    fc.property(any, (given) => {
+      assert.deepEqual(decodeDetails(encodeDetails(given), 'd'), given)
+    }),
+    { seed },
+  )
+})
+
+test(`whatever one field of a payload holds, it is kept as it is or refused cleanly (SEED=${seed})`, () => {
+  const change = fc.record({ field: fc.nat(), value: fc.jsonValue() })
+  fc.assert(
+    fc.property(change, ({ field, value }) => {
+      for (const [whole, parse] of [
+        [full, parseSnapshot],
+        [session, parseSession],
+      ] as const) {
+        const names = Object.keys(whole)
+        const changed = { ...whole, [names[field % names.length] ?? '']: value }
+        try {
+          assert.deepEqual(parse(changed, 's'), changed)
+        } catch (error) {
+          assert.ok(isFailure(error), String(error))
+        }
+      }
+    }),
+    { seed, numRuns: 400 },
+  )
 })

@@ -33,6 +33,7 @@ const NODE_BYTES_MAX = 512 * 1024
 /** One in 256 names ends a node: 256 entries on average. */
 const NODE_BOUNDARY_MASK = 0xff
 const ID_BYTES = 32
+const U32_MAX = 0xffff_ffff
 
 const ENTRY_TYPES: readonly EntryType[] = ['file', 'directory', 'symlink', 'fifo', 'char', 'block', 'socket']
 
@@ -124,21 +125,21 @@ export function decodeEntry(reader: ByteReader): TreeEntry {
   const type = ENTRY_TYPES[getU8(reader) - 1]
   if (type === undefined) throw corrupt(reader.what, 'holds an entry of an unknown type')
   const flags = getVarint(reader)
-  const mode = getVarint(reader)
-  const uid = getVarint(reader)
-  const gid = getVarint(reader)
+  const mode = getUpTo(reader, 0o7777)
+  const uid = getUpTo(reader, U32_MAX)
+  const gid = getUpTo(reader, U32_MAX)
   const mtime = getI64(reader)
   const ctime = getI64(reader)
   const dev = getVarint(reader)
-  const inode = (BigInt(getVarint(reader)) << 32n) | BigInt(getVarint(reader))
-  const links = getVarint(reader)
+  const inode = (BigInt(getUpTo(reader, U32_MAX)) << 32n) | BigInt(getUpTo(reader, U32_MAX))
+  const links = getUpTo(reader, U32_MAX)
   const size = type === 'file' ? getVarint(reader) : 0
   const content = type === 'file' ? getSized(reader) : NO_BYTES
   const node = type === 'directory' ? getBytes(reader, ID_BYTES) : undefined
   const target = type === 'symlink' ? getSized(reader).toString('latin1') : ''
   const device = type === 'char' || type === 'block'
-  const major = device ? getVarint(reader) : 0
-  const minor = device ? getVarint(reader) : 0
+  const major = device ? getUpTo(reader, U32_MAX) : 0
+  const minor = device ? getUpTo(reader, U32_MAX) : 0
   const xattrs = (flags & ENTRY_FLAGS.xattrs) === 0 ? NO_XATTRS : decodeXattrs(reader)
   return {
     name,
@@ -160,6 +161,13 @@ export function decodeEntry(reader: ByteReader): TreeEntry {
     content,
     node,
   }
+}
+
+/** A number that system calls take: what they would refuse is refused here. */
+function getUpTo(reader: ByteReader, max: number): number {
+  const value = getVarint(reader)
+  if (value > max) throw corrupt(reader.what, `holds an entry with a ${value} where ${max} is the most`)
+  return value
 }
 
 const NO_BYTES = Buffer.alloc(0)

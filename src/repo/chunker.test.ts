@@ -99,6 +99,31 @@ function chunksOf(bytes: Buffer): string[] {
   return cutAll(bytes).map((length) => bytes.toString('latin1', at, (at += length)))
 }
 
+/** docs/format.md, section 3, word by word. */
+function cutByThePage(bytes: Buffer): number[] {
+  const lengths: number[] = []
+  for (let start = 0; start < bytes.length; start += lengths.at(-1) ?? 0) {
+    let h = 0
+    let length = sizes.minBytes - 32
+    while (length < Math.min(sizes.maxBytes, bytes.length - start)) {
+      h = (2 * h + (table[bytes[start + length]!]! >>> 0)) % 2 ** 32
+      length++
+      if (length > sizes.minBytes && h < 2 ** (32 - sizes.maskBits)) break
+    }
+    lengths.push(Math.min(length, bytes.length - start))
+  }
+  return lengths
+}
+
+test(`cutPoint() cuts where docs/format.md says (SEED=${seed})`, () => {
+  fc.assert(
+    fc.property(content, (bytes) => {
+      assert.deepEqual(cutAll(bytes), cutByThePage(bytes))
+    }),
+    { seed },
+  )
+})
+
 test('cutPoint() cuts at the greatest size where the content gives no cut', () => {
   const still = Buffer.alloc(10_000)
   const isCutAtOnce = cutPoint(still, 0, still.length, sizes, table) === sizes.minBytes + 1

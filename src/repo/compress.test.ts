@@ -46,3 +46,21 @@ test('a body that opens to more or less than it says, or to nothing, is refused'
   const bomb = zstdCompressSync(Buffer.alloc(64 * 1024 * 1024))
   assert.throws(() => decompress(CODECS.zstd, bomb, 100, 'x'), isCorrupt)
 })
+
+test('every flipped bit of a compressed body fails cleanly, or opens to as many bytes', () => {
+  const plain = Buffer.concat([noise(3, 200), Buffer.alloc(3000, 'order 17, 3 pieces; '), noise(4, 200)])
+  const { codec, body } = compress(plain)
+  assert.equal(codec, CODECS.zstd)
+  let refused = 0
+  for (let bit = 0; bit < body.length * 8; bit++) {
+    const flipped = Buffer.from(body)
+    flipped[bit >> 3]! ^= 1 << (bit & 7)
+    try {
+      assert.equal(decompress(codec, flipped, plain.length, 'x').length, plain.length)
+    } catch (error) {
+      assert.ok(isCorrupt(error), `bit ${bit}: ${String(error)}`)
+      refused++
+    }
+  }
+  assert.ok(refused > 0)
+})

@@ -8,7 +8,16 @@ import { noise, testSeed } from '../../test/harness/engine.ts'
 import type { EntryType } from '../base/file-entry.ts'
 import { finishBytes, newWriter } from '../base/bytes.ts'
 import { isFailure } from '../base/failure.ts'
-import { decodeNode, encodeEntry, encodeNode, NODE_LEAF, type TreeEntry } from '../format/tree.ts'
+import {
+  decodeNode,
+  encodeBranchEntry,
+  encodeEntry,
+  encodeNode,
+  NODE_BRANCH,
+  NODE_LEAF,
+  type BranchEntry,
+  type TreeEntry,
+} from '../format/tree.ts'
 import { addEntry, enterDirectory, leaveDirectory, newTreeBuilder } from './tree-builder.ts'
 
 const seed = testSeed()
@@ -105,6 +114,62 @@ test(`entries of every type come back (SEED=${seed})`, () => {
     }),
     { seed },
   )
+})
+
+const children = fc
+  .uniqueArray(
+    fc.record(
+      {
+        name,
+        node: fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) => Buffer.from(bytes)),
+        entries: fc.nat({ max: Number.MAX_SAFE_INTEGER }),
+      },
+      { noNullPrototype: true },
+    ),
+    { selector: (each) => each.name, maxLength: 8 },
+  )
+  .map((list) => list.sort((a, b) => (a.name < b.name ? -1 : 1)))
+
+function branchOf(list: readonly BranchEntry[]): Buffer {
+  const [inner, outer] = [newWriter(), newWriter()]
+  for (const each of list) encodeBranchEntry(inner, each)
+  encodeNode(outer, NODE_BRANCH, list.length, finishBytes(inner))
+  return finishBytes(outer)
+}
+
+test(`branches come back, and any damaged node fails cleanly (SEED=${seed})`, () => {
+  fc.assert(
+    fc.property(children, (list) => {
+      assert.deepEqual(decodeNode(branchOf(list), 'x'), { kind: 'branch', children: list })
+    }),
+    { seed },
+  )
+  const few = fc.uniqueArray(entry, { selector: (each) => each.name, minLength: 1, maxLength: 3 })
+  fc.assert(
+    fc.property(children, few, (list, entries) => {
+      const sorted = entries.sort((a, b) => (a.name < b.name ? -1 : 1))
+      assertFailsCleanly(branchOf(list.slice(0, 3)), (bytes) => decodeNode(bytes, 'x'))
+      assertFailsCleanly(leafOf(sorted), (bytes) => decodeNode(bytes, 'x'))
+    }),
+    { seed, numRuns: 10 },
+  )
+})
+
+test('an entry with numbers that no system call takes is refused', () => {
+  for (const with_ of [
+    { mode: 0o10000 },
+    { uid: 2 ** 32 },
+    { gid: 2 ** 53 - 1 },
+    { inode: 2n ** 64n },
+    { links: 2 ** 32 },
+    { type: 'char', major: 2 ** 32 },
+    { type: 'block', minor: 2 ** 40 },
+  ] as const)
+    assert.throws(
+      () => decodeNode(leafOf([entryOf('a', with_)]), 'x'),
+      /is the most/,
+      Object.keys(with_).join(),
+    )
 })
 
 test('damaged nodes, and names that no file can have or that are out of order, are refused', () => {

@@ -239,7 +239,8 @@ function openPack(domain: Domain, { kind, pack }: Place): (place: Place) => Buff
     return header.list(() => ({ frame, id: header.id(), at: inFrame, end: (inFrame += header.u32()) }), found.chunks)
   })
   header.done()
-  ensure(at === end && chunks.length === chunkCount, `${name}: frames or chunks of another number`)
+  ensure(at === end && chunks.length === chunkCount && chunkCount <= 65535, `${name}: frames or chunks of another number`)
+  ensure(frames.every((frame) => Math.ceil(frame.class / 3) === kind && frame.plain <= 2 ** 26), `${name}: no such frames`)
   const openFrame = (number: number, { at, end, plain: length, codec, class: of }: (typeof frames)[number]) => {
     const numbers = concat(Buffer.from([of, codec]), u32(number), u32(length))
     const bound = concat(text('BKSTFRAM\x01\0'), footer.subarray(16, 40), footer.subarray(56, 72), numbers)
