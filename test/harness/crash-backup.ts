@@ -20,6 +20,7 @@ import {
   makeRepository,
   noise,
   readBack,
+  sha256Hex,
   snapshotOf,
   snapshotsOf,
   sortedState,
@@ -114,13 +115,23 @@ async function finishRun(
   const clock = crashClock(plans.length)
   const counting = countingStore(memoryStore({ disk: forked.disk, clock }))
   const options = { kind: scene.kind, clock }
+  const isUncommitted = (await snapshotsOf(forked)).length === scene.before.size
+  const left = wholePacksLeft(scene, forked)
   const done = await backUp(through(forked, counting.store), folderSource(scene.path), options)
   assert.equal(done.kind, scene.kind)
+  if (isUncommitted) assert.equal(done.adoptedPacks, left, `packs taken over ${what}`)
   assert.equal(done.bytesStored, counting.packBytes(), `bytesStored ${what}`)
   await assertWhole(scene, forked, `at the end ${what}`)
   assert.deepEqual(await storedTwice(forked.access), [], `chunks stored again ${what}`)
   const snapshot = await snapshotOf(forked, done.snapshot)
   assert.deepEqual(await readBack(forked, snapshot, scene.path), scene.now, `contents ${what}`)
+}
+
+/** How many packs the dead runs left; torn ones do not count. */
+function wholePacksLeft(scene: CrashScene, forked: TestRepository): number {
+  const names = [...forked.disk.keys()].filter((name) => /\/(packs|meta)\//.test(name))
+  const left = names.filter((name) => !scene.repository.disk.has(name))
+  return left.filter((name) => sha256Hex(forked.disk.get(name)!.bytes) === name.slice(-64)).length
 }
 
 async function assertWhole(scene: CrashScene, forked: TestRepository, when: string): Promise<void> {
