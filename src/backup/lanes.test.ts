@@ -6,24 +6,15 @@ import { test, type TestContext } from 'node:test'
 import { noise } from '../../test/harness/engine.ts'
 import { hostileStore, type HostileStore } from '../../test/harness/hostile-store.ts'
 import { attachIndex, beginSession, openIndex } from '../repo/chunk-index.ts'
-import { newSaver, type WriterKeys } from '../repo/saver.ts'
+import { newSaver } from '../repo/saver.ts'
 import { newKeyPair } from '../format/seal.ts'
 import { memoryStore } from '../storage/memory.ts'
 import { newLane } from './lane-setup.ts'
 import { closeLanes, flushLanes, newLanes, nextResults, submitBatch, type Lanes } from './lanes.ts'
 import type { SegmentJob } from './segment.ts'
+import { testWriterKeys } from '../../test/harness/writer-keys.ts'
 
-const { publicKey } = newKeyPair()
-const keys: WriterKeys = {
-  repository: Buffer.alloc(16, 1),
-  domain: Buffer.alloc(8, 2),
-  packSet: Buffer.alloc(16, 3),
-  epoch: 1,
-  idKey: Buffer.alloc(32, 4),
-  indexKey: Buffer.alloc(32, 5),
-  dataPublic: publicKey,
-  metaPublic: publicKey,
-}
+const keys = testWriterKeys(newKeyPair().publicKey)
 const settings = {
   sizes: { minBytes: 2048, maskBits: 11, maxBytes: 16_384 },
   runBytes: 16_384,

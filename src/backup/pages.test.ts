@@ -20,12 +20,13 @@ import {
 import { newKeyPair } from '../format/seal.ts'
 import { attachIndex, beginSession, openIndex } from '../repo/chunk-index.ts'
 import { decompress } from '../repo/compress.ts'
-import { flushSaver, newSaver, type WriterKeys } from '../repo/saver.ts'
+import { flushSaver, newSaver } from '../repo/saver.ts'
 import type { PageSegment } from '../repo/tree-cache.ts'
 import { memoryStore, type MemoryDisk } from '../storage/memory.ts'
 import type { Lane } from './draft.ts'
 import { newLane } from './lane-setup.ts'
 import { saveSegment, type SegmentResult } from './segment.ts'
+import { testWriterKeys } from '../../test/harness/writer-keys.ts'
 
 const RUN_BYTES = 16_384
 const seed = testSeed()
@@ -33,16 +34,7 @@ const folder = mkdtempSync(join(tmpdir(), 'backstock-pages-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
 
 const epoch = newKeyPair()
-const keys: WriterKeys = {
-  repository: Buffer.alloc(16, 1),
-  domain: Buffer.alloc(8, 2),
-  packSet: Buffer.alloc(16, 3),
-  epoch: 1,
-  idKey: Buffer.alloc(32, 4),
-  indexKey: Buffer.alloc(32, 5),
-  dataPublic: epoch.publicKey,
-  metaPublic: epoch.publicKey,
-}
+const keys = testWriterKeys(epoch.publicKey)
 
 /** One file that is saved again and again, each time on top of the time before. */
 interface Chain {

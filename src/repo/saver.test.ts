@@ -12,22 +12,14 @@ import { newKeyPair } from '../format/seal.ts'
 import { memoryStore, type MemoryDisk } from '../storage/memory.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { attachIndex, beginSession, openIndex } from './chunk-index.ts'
-import { flushSaver, newSaver, saveChunk, type Saver, type StoredPack, type WriterKeys } from './saver.ts'
+import { flushSaver, newSaver, saveChunk, type Saver, type StoredPack } from './saver.ts'
+import { testWriterKeys } from '../../test/harness/writer-keys.ts'
 
 const seed = testSeed()
 const folder = mkdtempSync(join(tmpdir(), 'backstock-saver-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
 const epoch = newKeyPair()
-const keys: WriterKeys = {
-  repository: Buffer.alloc(16, 1),
-  domain: Buffer.alloc(8, 2),
-  packSet: Buffer.alloc(16, 3),
-  epoch: 1,
-  idKey: Buffer.alloc(32, 4),
-  indexKey: Buffer.alloc(32, 5),
-  dataPublic: epoch.publicKey,
-  metaPublic: epoch.publicKey,
-}
+const keys = testWriterKeys(epoch.publicKey)
 
 async function open(
   store: BlobStore,
