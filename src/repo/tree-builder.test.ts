@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { assertFailsCleanly } from '../../test/harness/damage.ts'
 import { noise, testSeed } from '../../test/harness/engine.ts'
+import { fileEntry } from '../../test/harness/tampering.ts'
 import type { EntryType } from '../base/file-entry.ts'
 import { finishBytes, newWriter } from '../base/bytes.ts'
 import { isFailure } from '../base/failure.ts'
@@ -23,27 +24,7 @@ import { addEntry, enterDirectory, leaveDirectory, newTreeBuilder } from './tree
 const seed = testSeed()
 
 function entryOf(name: string, with_: Partial<TreeEntry> = {}): TreeEntry {
-  return {
-    name,
-    type: 'file',
-    mode: 0o644,
-    uid: 0,
-    gid: 0,
-    mtime: 1n,
-    ctime: 2n,
-    dev: 3,
-    inode: 4n,
-    links: 1,
-    size: 5,
-    target: '',
-    major: 0,
-    minor: 0,
-    xattrs: [],
-    flags: 0,
-    content: Buffer.from([1, 1, 65]),
-    node: undefined,
-    ...with_,
-  }
+  return { ...fileEntry(name, 5, Buffer.from([1, 1, 65])), ...with_ }
 }
 
 const name = fc

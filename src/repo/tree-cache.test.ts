@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { noise } from '../../test/harness/engine.ts'
+import { fileEntry } from '../../test/harness/tampering.ts'
 import { isFailure } from '../base/failure.ts'
-import type { TreeEntry } from '../format/tree.ts'
 import {
   abandonTreeCache,
   appendRecord,
@@ -29,26 +29,7 @@ const trailer: CacheTrailer = {
 }
 
 function recordOf(i: number, pagesBytes = 0): CacheRecord {
-  const entry: TreeEntry = {
-    name: `f${i}`,
-    type: 'file',
-    mode: 0o644,
-    uid: 0,
-    gid: 0,
-    mtime: 1n,
-    ctime: 2n,
-    dev: 3,
-    inode: 4n,
-    links: 1,
-    size: 5,
-    target: '',
-    major: 0,
-    minor: 0,
-    xattrs: [],
-    flags: 0,
-    content: Buffer.from(`content ${i}`),
-    node: undefined,
-  }
+  const entry = fileEntry(`f${i}`, 5, Buffer.from(`content ${i}`))
   const pages =
     pagesBytes === 0
       ? []

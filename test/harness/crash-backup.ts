@@ -23,7 +23,6 @@ import {
   sha256Hex,
   snapshotOf,
   snapshotsOf,
-  sortedState,
   through,
   type EntryState,
   type TestRepository,
@@ -57,14 +56,14 @@ export async function makeCrashScene(kind: SnapshotKind): Promise<CrashScene> {
     path,
     kind,
     before,
-    now: sortedState(folderState(path)),
+    now: folderState(path),
     known,
     points: 0,
   }
   if (kind === 'full') return scene
   for (const each of ['full', 'incremental'] as const) {
     const done = await backUp(repository, folderSource(path), { kind: each, clock: crashClock(0) })
-    before.set(done.snapshot!, sortedState(folderState(path)))
+    before.set(done.snapshot!, folderState(path))
     for (let i = 0; i < 150; i++)
       writeFileSync(join(path, 'images', `${each}-${i}.jpg`), noise(i * 7 + each.length, 1500))
     writeFileSync(join(path, 'video'), noise(each.length, 150_000))
@@ -72,7 +71,7 @@ export async function makeCrashScene(kind: SnapshotKind): Promise<CrashScene> {
     renameSync(join(path, 'images', '140.jpg'), join(path, 'images', `moved`))
     renameSync(join(path, 'images', 'moved'), join(path, 'images', '140.jpg'))
   }
-  return { ...scene, now: sortedState(folderState(path)) }
+  return { ...scene, now: folderState(path) }
 }
 
 export function dropCrashScene(scene: CrashScene): void {

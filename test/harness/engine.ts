@@ -154,7 +154,7 @@ export function aheadClock(milliseconds: number): Clock {
 /** An entry as it must come back; contents as their SHA-256. */
 export type EntryState = Readonly<Record<string, string | number | bigint>>
 
-/** All that lies below `path`, by raw path relative to it; '' is the folder itself. */
+/** All that lies below `path`, by raw path relative to it and in their order; '' is the folder itself. */
 export function folderState(path: string): Map<string, EntryState> {
   const state = new Map<string, EntryState>()
   const add = (relative: string): void => {
@@ -184,7 +184,7 @@ export function folderState(path: string): Map<string, EntryState> {
     for (const name of readdirSync(full, { encoding: 'latin1' })) add(`${relative}/${name}`)
   }
   add('')
-  return state
+  return byPath(state)
 }
 
 /** The same of a snapshot, read through src/repo/tree-reader.ts; only what lies below `path`. */
@@ -218,11 +218,10 @@ export async function readBack(
   } finally {
     closeSnapshot(reader)
   }
-  return new Map([...state].sort(([a], [b]) => (a < b ? -1 : 1)))
+  return byPath(state)
 }
 
-/** Entries in the order of their paths, for assert.deepEqual with readBack(). */
-export function sortedState(state: Map<string, EntryState>): Map<string, EntryState> {
+function byPath(state: ReadonlyMap<string, EntryState>): Map<string, EntryState> {
   return new Map([...state].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 

@@ -24,7 +24,6 @@ import {
   seeded,
   snapshotOf,
   snapshotsOf,
-  sortedState,
   type TestRepository,
 } from './engine.ts'
 import type { KillChildDone, KillJob } from './kill-child.ts'
@@ -184,7 +183,7 @@ async function endRound(
   counts.bytesAdopted += bytesLeft
   await assertSound(scene, `at the end of round ${left.round}`)
   assert.deepEqual(await storedTwice(repository.access), [])
-  const now = sortedState(folderState(job.path))
+  const now = folderState(job.path)
   assert.deepEqual(await readBack(repository, await snapshotOf(repository, done.snapshot), job.path), now)
 }
 

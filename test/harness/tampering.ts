@@ -179,6 +179,18 @@ export async function plantSnapshot(
   return id
 }
 
+/** A snapshot of one directory, `root`, whose files need `data` besides; like the first that is there. Its id. */
+export async function plantRoot(
+  repository: TestRepository,
+  root: PlantedChunk,
+  data: readonly Planted[] = [],
+): Promise<string> {
+  const tree = await plantChunks(repository, 'tree', [root])
+  const refs = await plantChunks(repository, 'refs', [{ kind: 'refs', bytes: refsOf(tree.pack, [0]) }])
+  const like = payloadOf(repository, objectsOf(repository, '/snapshots/')[0] ?? '')
+  return await plantSnapshot(repository, like, { tree, refs, data })
+}
+
 /** A file's entry in a tree. */
 export function fileEntry(name: string, size: number, content: Uint8Array): TreeEntry {
   return {

@@ -1,30 +1,21 @@
 /**
- * Chunks that are not what their ids say, sealed and signed by one who may write: a stolen writer cannot make
- * bytes pass for those that another chunk had. Seals and signatures all hold here; only the ids do not.
+ * Snapshots made by hand, with all seals and signatures right: chunks that are not what their ids say, as a
+ * stolen writer could make, and names of one file that a backup met in two states.
  */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { newWriter } from '../../src/base/bytes.ts'
 import { isFailure } from '../../src/base/failure.ts'
 import { encodeExtents, encodeInline, encodeMapped } from '../../src/format/content.ts'
+import type { TreeEntry } from '../../src/format/tree.ts'
 import { check } from '../../src/recovery/check.ts'
 import { closeSnapshot, openSnapshot, readFile, walkTree } from '../../src/repo/tree-reader.ts'
 import { dropRepository, snapshotOf, type TestRepository } from '../harness/engine.ts'
 import { backUpShop, makeShop, type TestShop } from '../harness/lost-files.ts'
 import { makeScratch, restoreTo } from '../harness/restores.ts'
-import {
-  fileEntry,
-  freshCopy,
-  leafOf,
-  objectsOf,
-  payloadOf,
-  plantChunks,
-  type Planted,
-  plantSnapshot,
-  refsOf,
-} from '../harness/tampering.ts'
+import { fileEntry, freshCopy, leafOf, plantChunks, plantRoot } from '../harness/tampering.ts'
 
 const GOOD = Buffer.from('pay to account 1111')
 const BAD = Buffer.from('pay to account 6666')
@@ -57,27 +48,15 @@ async function plantNote(stored: Buffer): Promise<{ repository: TestRepository; 
     fileEntry('note', GOOD.length, content),
     { ...fileEntry('other', 2, encodeInline(Buffer.from('hi'))), inode: 2n },
   ])
-  const tree = await plantChunks(repository, 'tree', [{ kind: 'tree', bytes: root }])
-  return { repository, id: await plantTree(repository, tree, [data]) }
+  return { repository, id: await plantRoot(repository, { kind: 'tree', bytes: root }, [data]) }
 }
 
 /** A snapshot whose root says that it has `/good`, and has `/bad`. */
-async function plantRoot(): Promise<{ repository: TestRepository; id: string }> {
+async function plantLyingRoot(): Promise<{ repository: TestRepository; id: string }> {
   const repository = freshCopy(shop.repository, `copy-${copies++}`)
   const rootOf = (name: string): Buffer => leafOf([fileEntry(name, 2, encodeInline(Buffer.from('hi')))])
   const liar = { kind: 'tree', bytes: rootOf('bad!'), claims: rootOf('good') } as const
-  const tree = await plantChunks(repository, 'tree', [liar])
-  return { repository, id: await plantTree(repository, tree) }
-}
-
-async function plantTree(
-  repository: TestRepository,
-  tree: Planted,
-  data: readonly Planted[] = [],
-): Promise<string> {
-  const refs = await plantChunks(repository, 'refs', [{ kind: 'refs', bytes: refsOf(tree.pack, [0]) }])
-  const like = payloadOf(repository, objectsOf(repository, '/snapshots/')[0]!)
-  return await plantSnapshot(repository, like, { tree, refs, data })
+  return { repository, id: await plantRoot(repository, liar) }
 }
 
 /** What reading `/note` gives. */
@@ -126,6 +105,36 @@ test('a chunk with the id of another is not read, restored or passed by the chec
 })
 
 test('a node of a tree with the id of another is not walked', async () => {
-  const { repository, id } = await plantRoot()
+  const { repository, id } = await plantLyingRoot()
   await assert.rejects(readNote(repository, id), (error) => isFailure(error, 'repo.corrupt'))
+})
+
+function linked(name: string, text: string, mtime: bigint): TreeEntry {
+  return { ...fileEntry(name, text.length, encodeInline(Buffer.from(text))), links: 2, inode: 77n, mtime }
+}
+
+/** Restores a snapshot of these two names; returns their contents and whether they are one file. */
+async function restored(a: TreeEntry, b: TreeEntry): Promise<[string, string, boolean]> {
+  const repository = freshCopy(shop.repository, `copy-${copies++}`)
+  const id = await plantRoot(repository, { kind: 'tree', bytes: leafOf([a, b]) })
+  const to = join(scratch, `to-${copies}`)
+  await restoreTo({ repository }, id, to)
+  const [one, other] = [join(to, a.name), join(to, b.name)]
+  const isOne = statSync(one).ino === statSync(other).ino
+  return [readFileSync(one, 'utf8'), readFileSync(other, 'utf8'), isOne]
+}
+
+test('two names of one state are one file again', async () => {
+  assert.deepEqual(await restored(linked('a', 'same', 1n), linked('b', 'same', 1n)), ['same', 'same', true])
+})
+
+test('a file that changed between its two names comes back as two', async () => {
+  const before = linked('a', 'before', 1n)
+  assert.deepEqual(await restored(before, linked('b', 'then longer', 2n)), ['before', 'then longer', false])
+  assert.deepEqual(
+    await restored(before, linked('b', 'longer', 2n)),
+    ['before', 'longer', false],
+    'mtime alone',
+  )
+  assert.deepEqual(await restored(before, linked('b', 'size alone', 1n)), ['before', 'size alone', false])
 })
