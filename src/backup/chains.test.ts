@@ -22,6 +22,7 @@ import {
   type EntryState,
   type TestRepository,
 } from '../../test/harness/engine.ts'
+import { ALL_KINDS } from '../../test/harness/lost-files.ts'
 import { mutateFolder, seedFolder } from '../../test/harness/mutate.ts'
 import { verifyRepository } from '../../test/harness/verify.ts'
 import { DEFAULT_CHUNKING } from '../format/config.ts'
@@ -144,21 +145,12 @@ test('lineages: what each kind may build on', async () => {
   mkdirSync(path)
   try {
     const taken: Record<string, string> = {}
-    const wanted = [
-      'full',
-      'incremental',
-      'incremental',
-      'differential',
-      'incremental',
-      'full',
-      'incremental',
-    ] as const
-    for (const [i, kind] of wanted.entries()) {
+    for (const [i, kind] of ALL_KINDS.entries()) {
       writeFileSync(join(path, `${i}`), noise(i, 5000))
       taken[`${i}`] = (await backUp(repository, folderSource(path), { kind, clock: settled })).snapshot!
     }
     const [f0, i1, i2, d3, i4, f5, i6] = await Promise.all(
-      wanted.map((_, i) => snapshotOf(repository, taken[`${i}`])),
+      ALL_KINDS.map((_, i) => snapshotOf(repository, taken[`${i}`])),
     )
     const sets = (snapshot: typeof f0): string[] => snapshot!.lineage.map((set) => set.packSet)
     assert.deepEqual(sets(f0), [f0!.packSet])
