@@ -12,7 +12,9 @@ export const EXITS: Readonly<Record<number, string>> = {
   12: 'the key does not fit, or may not do this',
   20: 'the command line or the configuration is wrong; nothing was done',
   21: 'the store is full',
-  22: 'the store cannot be used: not reachable, not writable, not allowed, no answer',
+  22:
+    'the store cannot be used: not reachable, not writable, not allowed, no answer. ' +
+    '`check`, `restore`: some objects could not be read, and no damage is known',
   23: 'the repository is damaged, or somebody changed it',
   24: 'the source cannot be backed up; there is no new snapshot',
   25: 'the restore was refused; nothing was written',

@@ -3,6 +3,8 @@
  * raised by a test. Lists are bounded; what is left out is counted. Not here: how anything is found.
  */
 import { displayName } from '../base/file-entry.ts'
+import type { Failure } from '../base/failure.ts'
+import { isUnreadable } from '../repo/damage.ts'
 
 export type Severity = 'error' | 'warning' | 'info'
 
@@ -44,6 +46,7 @@ export const FINDINGS = {
   'refs.corrupt': 'error',
   'refs.lacking': 'error',
   'refs.surplus': 'warning',
+  'object.unreadable': 'error',
   'session.open': 'info',
   'object.unknown': 'warning',
   'not-checked': 'info',
@@ -106,6 +109,25 @@ export function addFinding(
   }
   if (count <= FINDINGS_MAX) findings.list.push(finding)
   return finding
+}
+
+/**
+ * Adds the finding that a failed read makes: `code` with what it costs, or, when the store could not hand the
+ * object out, `object.unreadable`: that says nothing about what is stored.
+ */
+export function addUnreadFinding(
+  findings: Findings,
+  code: FindingCode,
+  failure: Failure | { readonly message: string; readonly unreadable: boolean },
+  of: { object: string; snapshots?: readonly string[]; costs?: string },
+): Finding {
+  const { costs, ...rest } = of
+  const { message } = failure
+  if ('unreadable' in failure ? failure.unreadable : isUnreadable(failure)) {
+    const is = 'it is not known to be damaged, and not known to be whole'
+    return addFinding(findings, 'object.unreadable', `${message}; ${is}`, rest)
+  }
+  return addFinding(findings, code, costs === undefined ? message : `${message}; ${costs}`, rest)
 }
 
 /** Findings that the list does not hold. */

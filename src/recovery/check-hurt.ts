@@ -7,7 +7,14 @@ import { decodeExtentNode, decodeListNode, extentsBytes, type Extents } from '..
 import { decodeNode, type TreeEntry } from '../format/tree.ts'
 import { isDamage } from '../repo/damage.ts'
 import { readChunk, rootNode, spendEntry } from '../repo/tree-reader.ts'
-import { addFinding, addHurtFile, type Finding, type FindingCode, type Findings } from './check-findings.ts'
+import {
+  addFinding,
+  addHurtFile,
+  addUnreadFinding,
+  type Finding,
+  type FindingCode,
+  type Findings,
+} from './check-findings.ts'
 import { failureCode, isLost, loseChunk } from './check-packs.ts'
 import type { PackState } from './check-runs.ts'
 import {
@@ -173,7 +180,7 @@ function isGone(tree: CheckedTree, id: Uint8Array, place: { pack: PackState; num
 export function blamePack(findings: Findings, pack: PackState, number: number, failure: Failure): Finding {
   const finding =
     pack.damage?.finding ??
-    addFinding(findings, failureCode(failure.code), failure.message, { object: pack.name })
+    addUnreadFinding(findings, failureCode(failure.code), failure, { object: pack.name })
   loseChunk(pack, number, finding)
   return finding
 }

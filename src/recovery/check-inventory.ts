@@ -8,7 +8,7 @@ import { decodeSigned, verifySigned } from '../format/signed.ts'
 import { isDamage } from '../repo/damage.ts'
 import { domainKeys, type Access, type DomainKeys } from '../repo/keys.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { addFinding, type Findings } from './check-findings.ts'
+import { addFinding, addUnreadFinding, type Findings } from './check-findings.ts'
 
 /** Names of unknown objects that a finding quotes. */
 const QUOTED_MAX = 10
@@ -119,7 +119,7 @@ export async function checkConfigs(findings: Findings, access: Access, inventory
     } catch (error) {
       if (!isDamage(error)) throw error
       before = undefined
-      addFinding(findings, 'config.corrupt', error.message, { object })
+      addUnreadFinding(findings, 'config.corrupt', error, { object })
     }
   }
 }
@@ -167,8 +167,8 @@ export async function checkBundles(
       opened.set(domain.id, await domainKeys(access, domain.id))
     } catch (error) {
       if (!isDamage(error)) throw error
-      const message = `${error.message}; nothing of ${domain.name} could be checked`
-      addFinding(findings, 'bundle.corrupt', message, { object: bundlePrefix(error, domain.id) })
+      const costs = `nothing of ${domain.name} could be checked`
+      addUnreadFinding(findings, 'bundle.corrupt', error, { object: bundlePrefix(error, domain.id), costs })
     }
   }
   return opened

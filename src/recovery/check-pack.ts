@@ -20,6 +20,7 @@ import {
   type PackKind,
 } from '../format/pack.ts'
 import { decompress } from '../repo/compress.ts'
+import { isUnreadable } from '../repo/damage.ts'
 import { openPackTail, readPackTail, type PackOwner, type PackTail } from '../repo/pack-tail.ts'
 import type { BlobStore } from '../storage/store.ts'
 
@@ -50,10 +51,18 @@ export interface ChunkSum {
   high: number
 }
 
+/** As a record, so that it can be posted. */
+export interface PackFailure {
+  readonly code: string
+  readonly message: string
+  /** The store could not hand it out now. */
+  readonly unreadable: boolean
+}
+
 /** What a pack was found to hold. */
 export interface PackResult {
   /** Why nothing of it can be read. */
-  readonly failure: { readonly code: string; readonly message: string } | undefined
+  readonly failure: PackFailure | undefined
   /** Of the header's chunks. */
   readonly sum: ChunkSum
   readonly packSet: string
@@ -76,8 +85,10 @@ const NOTHING: Omit<PackResult, 'failure' | 'isNamedRight'> = {
   badChunks: undefined,
 }
 
+/** `isNamedRight`: false for a pack that was to be read whole. */
 export function failedPack(failure: Failure, isNamedRight?: boolean): PackResult {
-  return { ...NOTHING, failure: { code: failure.code, message: failure.message }, isNamedRight }
+  const { code, message } = failure
+  return { ...NOTHING, failure: { code, message, unreadable: isUnreadable(failure) }, isNamedRight }
 }
 
 /**

@@ -8,10 +8,17 @@ import { mapConcurrent } from '../base/concurrent.ts'
 import { describeError, Failure } from '../base/failure.ts'
 import { CHUNK_ID_BYTES } from '../format/pack.ts'
 import { isDamage } from '../repo/damage.ts'
-import { readHostState, updateHostState, type HostFolder, type HostState } from '../repo/host-folder.ts'
+import { readHostState, type HostFolder } from '../repo/host-folder.ts'
 import type { DomainKeys } from '../repo/keys.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { addFinding, type Finding, type FindingCode, type Findings } from './check-findings.ts'
+import { chooseForData, rememberRight, type DataCoverage } from './check-coverage.ts'
+import {
+  addFinding,
+  addUnreadFinding,
+  type Finding,
+  type FindingCode,
+  type Findings,
+} from './check-findings.ts'
 import type { Inventory } from './check-inventory.ts'
 import {
   checkPackTail,
@@ -22,24 +29,11 @@ import {
   type PackResult,
 } from './check-pack.ts'
 import { entriesOfPack, type CheckedRuns, type PackListing, type PackState } from './check-runs.ts'
+import { canOpenPack } from './check-scope.ts'
 import { checkInThreads, throwIfCancelled } from './check-threads.ts'
 
 /** Tails read at the same time. */
 const TAILS_MAX = 16
-
-/** How much of the packs' bytes has ever been read and found right, from this host. */
-export interface DataCoverage {
-  readonly packs: number
-  readonly bytes: number
-  /** Read by this check. */
-  readonly packsRead: number
-  readonly bytesRead: number
-  /** Read and right by this or an earlier check. */
-  readonly packsCovered: number
-  readonly bytesCovered: number
-  /** When the one of the covered packs was read that was not read for longest; milliseconds. */
-  readonly oldest: number | undefined
-}
 
 export interface PacksContext {
   readonly findings: Findings
@@ -65,12 +59,15 @@ export async function checkPacks(
 ): Promise<DataCoverage> {
   const there = markMissing(context.findings, checked, inventory)
   const readable = there.filter((pack) => context.domains.has(pack.domain))
-  const state = readHostState(context.host)
-  const chosen = chooseForData(readable, state.checked, percent)
+  const canOpen = ({ domain, kind }: PackState): boolean => {
+    const opened = context.domains.get(domain)
+    return opened !== undefined && canOpenPack(opened, kind)
+  }
+  const chosen = chooseForData(readable, readHostState(context.host), percent, canOpen)
   const keys = new Map([...context.domains].map(([id, domain]) => [id, packKeys(context.repository, domain)]))
   const results: { pack: PackState; result: PackResult }[] = []
   const now = context.clock.now()
-  const right: string[] = []
+  const right: PackState[] = []
   const byName = new Map(chosen.map((pack) => [pack.name, pack]))
   const { store, workers: count, signal } = context
   await checkInThreads({
@@ -82,7 +79,7 @@ export async function checkPacks(
     onResult: (claim, result) => {
       const pack = byName.get(claim.name)
       if (pack === undefined) return
-      if (isAllRight(pack, result)) right.push(pack.id)
+      if (isAllRight(pack, result)) right.push(pack)
       else results.push({ pack, result })
       context.onPack(pack.bytes)
     },
@@ -99,8 +96,12 @@ export async function checkPacks(
   )
   results.sort((a, b) => (a.pack.name < b.pack.name ? -1 : 1))
   for (const { pack, result } of results) await judge(context, pack, result)
-  const covered = rememberRight(context.host, checked, state, { right, now })
-  return coverageOf(checked, chosen, covered)
+  const read = {
+    all: chosen,
+    proven: right.filter(canOpen),
+    compared: right.filter((pack) => !canOpen(pack)),
+  }
+  return rememberRight(context.host, checked, read, now)
 }
 
 function claimOf(pack: PackState): Omit<PackState, 'listings' | 'damage' | 'chunks'> {
@@ -194,24 +195,6 @@ export function isLost(pack: PackState, number: number): boolean {
   return pack.damage.whole || ((pack.damage.chunks[number >> 3] ?? 0) & (1 << (number & 7))) !== 0
 }
 
-/** Those whose data was read longest ago, never first, until `percent` of all bytes are chosen. */
-function chooseForData(
-  packs: readonly PackState[],
-  lastRead: HostState['checked'],
-  percent: number,
-): PackState[] {
-  const age = (pack: PackState): number => lastRead[pack.id] ?? 0
-  const byAge = packs.toSorted((a, b) => age(a) - age(b) || (a.id < b.id ? -1 : 1))
-  let wanted = (byAge.reduce((sum, pack) => sum + pack.bytes, 0) * percent) / 100
-  const chosen: PackState[] = []
-  for (const pack of byAge) {
-    if (wanted <= 0) break
-    chosen.push(pack)
-    wanted -= pack.bytes
-  }
-  return chosen
-}
-
 function isAllRight(pack: PackState, result: PackResult): boolean {
   return (
     result.failure === undefined &&
@@ -227,8 +210,8 @@ async function judge(context: PacksContext, pack: PackState, result: PackResult)
   const { findings } = context
   const object = pack.name
   if (result.failure !== undefined) {
-    const { code, message } = result.failure
-    loseWhole(pack, addFinding(findings, failureCode(code), message, { object }))
+    const { failure } = result
+    loseWhole(pack, addUnreadFinding(findings, failureCode(failure.code), failure, { object }))
     return
   }
   for (const listing of pack.listings)
@@ -294,43 +277,4 @@ async function judgeIndex(context: PacksContext, pack: PackState, listing: PackL
 export function eachBit(bits: Uint8Array, take: (number: number) => void): void {
   for (let at = 0; at < bits.length; at++)
     for (let bit = 0; bit < 8; bit++) if (((bits[at] ?? 0) & (1 << bit)) !== 0) take(at * 8 + bit)
-}
-
-/** Only packs found right are remembered, and only those that still are listed. */
-function rememberRight(
-  host: HostFolder,
-  checked: CheckedRuns,
-  state: HostState,
-  found: { readonly right: readonly string[]; readonly now: number },
-): HostState['checked'] {
-  const listed = new Set(
-    [...checked.packs.values()].filter((pack) => pack.damage === undefined).map((pack) => pack.id),
-  )
-  const next = (before: HostState['checked']): Record<string, number> => {
-    const kept = Object.entries(before).filter(([id]) => listed.has(id))
-    return { ...Object.fromEntries(kept), ...Object.fromEntries(found.right.map((id) => [id, found.now])) }
-  }
-  if (found.right.length === 0) return next(state.checked)
-  updateHostState(host, (now) => ({ ...now, checked: next(now.checked) }))
-  return readHostState(host).checked
-}
-
-function coverageOf(
-  checked: CheckedRuns,
-  chosen: readonly PackState[],
-  covered: HostState['checked'],
-): DataCoverage {
-  let [bytes, packsCovered, bytesCovered] = [0, 0, 0]
-  let oldest: number | undefined
-  for (const pack of checked.packs.values()) {
-    bytes += pack.bytes
-    const read = covered[pack.id]
-    if (read === undefined) continue
-    packsCovered++
-    bytesCovered += pack.bytes
-    oldest = Math.min(oldest ?? read, read)
-  }
-  const bytesRead = chosen.reduce((sum, pack) => sum + pack.bytes, 0)
-  const packsRead = chosen.length
-  return { packs: checked.packs.size, bytes, packsRead, bytesRead, packsCovered, bytesCovered, oldest }
 }

@@ -3,9 +3,10 @@ import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
 import { encodeInline } from '../format/content.ts'
+import { readHostState } from '../repo/host-folder.ts'
 import { addRecipient, addWriter } from '../repo/key-changes.ts'
 import { domainKeys, openRepository, writingDomain } from '../repo/keys.ts'
-import { newIdentity, type Credential } from '../repo/kit.ts'
+import { newIdentity, type Credential, type Writer } from '../repo/kit.ts'
 import { check, type CheckReport } from './check.ts'
 import type { FindingCode } from './check-findings.ts'
 import { backUp, dropRepository, type TestRepository } from '../../test/harness/engine.ts'
@@ -154,6 +155,18 @@ describe('check() with credentials that cannot read', () => {
     return { ...repository, access: await openRepository(repository.access.store, credential) }
   }
 
+  /** A second writer, with a full of its own. */
+  async function withWriter(
+    repository: TestRepository,
+  ): Promise<{ writer: Writer; asWriter: TestRepository }> {
+    const { access, kit } = repository
+    const owner = { store: access.store, kit, clock: shop.clock }
+    const { writer } = await addWriter(owner, 'web', () => Promise.resolve())
+    const asWriter = await opened(repository, writer)
+    await backUp(asWriter, shop.source, { kind: 'full', clock: shop.clock })
+    return { writer, asWriter }
+  }
+
   test('a janitor checks objects, refs and damage, and says what it could not', async () => {
     const repository = copyOf()
     const { access, kit, host } = repository
@@ -163,7 +176,19 @@ describe('check() with credentials that cannot read', () => {
     const asJanitor = await opened(repository, janitor)
     const report = await run(asJanitor)
     assert.deepEqual(found(report), ['not-checked'])
-    assert.equal(report.coverage.packsCovered, report.counts.packs)
+    const { packs, packsRead, packsCompared, packsCovered } = report.coverage
+    assert.deepEqual(
+      [packsRead, packsCompared, packsCovered],
+      [packs, packs, 0],
+      'what is not opened is not proven',
+    )
+    assert.deepEqual(readHostState(asJanitor.host).checked, {})
+    const [domain] = report.scope
+    assert.deepEqual(domain?.notExamined, ['trees', 'contents'])
+    assert.deepEqual(domain?.examined, ['signatures', 'index', 'checksums', 'refs'])
+    const whole = await run({ ...repository, access: { ...access, opened: new Map() } })
+    assert.deepEqual([whole.coverage.packsCompared, whole.coverage.packsCovered], [0, packs])
+    assert.deepEqual(whole.scope[0]?.notExamined, [])
     for (const name of objectsOf(repository, '/packs/')) {
       const hurt = freshCopy(asJanitor, `janitor-${copies++}`)
       hurt.disk.delete(name)
@@ -181,17 +206,33 @@ describe('check() with credentials that cannot read', () => {
 
   test('a writer checks its own domain as far as it can', async () => {
     const repository = copyOf()
-    const { access, kit } = repository
-    const owner = { store: access.store, kit, clock: shop.clock }
-    const { writer } = await addWriter(owner, 'web', () => Promise.resolve())
-    const asWriter = await opened(repository, writer)
-    await backUp(asWriter, shop.source, { kind: 'full', clock: shop.clock })
+    const { writer, asWriter } = await withWriter(repository)
     assert.deepEqual(found(await run(asWriter)), ['not-checked', 'not-checked'])
-    assert.deepEqual(found(await run(await opened(repository, kit))), [])
+    assert.deepEqual(found(await run(await opened(repository, repository.kit))), [])
     const name = objectsOf(repository, `d/${writer.domain}/packs/`)[0] ?? ''
     change(repository, name, (bytes) => flip(bytes, 500))
     const report = await run(asWriter)
     assert.deepEqual(found(report), ['not-checked', 'not-checked', 'pack.corrupt'])
     assert.equal(report.findings[0]?.snapshots.length, 1)
+    const parts = ['signatures', 'index', 'checksums', 'refs', 'trees', 'contents']
+    const scopes = report.scope.map(({ name: of, examined, notExamined }) => [of, examined, notExamined])
+    assert.deepEqual(scopes, [
+      ['host', parts.slice(0, 1), parts.slice(1)],
+      ['web', parts.slice(0, 3), parts.slice(3)],
+    ])
+  })
+
+  test('a writer compares another share of checksums each time', async () => {
+    const repository = copyOf()
+    const { writer, asWriter } = await withWriter(repository)
+    const seen = new Set<string>()
+    for (let round = 0; round < 8; round++) {
+      await check(asWriter.access, asWriter.host, { workers: 0, clock: shop.clock, readData: 20 })
+      for (const id of Object.keys(readHostState(asWriter.host).compared ?? {})) seen.add(id)
+    }
+    assert.equal(
+      seen.size,
+      objectsOf(repository, `d/${writer.domain}/`).filter((name) => /packs|meta/.test(name)).length,
+    )
   })
 })

@@ -12,7 +12,13 @@ import { epochPrivateKey, type DomainKeys } from '../repo/keys.ts'
 import { packName } from '../repo/names.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { addFinding, addHurtSnapshot, type Finding, type Findings } from './check-findings.ts'
+import {
+  addFinding,
+  addHurtSnapshot,
+  addUnreadFinding,
+  type Finding,
+  type Findings,
+} from './check-findings.ts'
 import { blamePack } from './check-hurt.ts'
 import { readPackHeader, type PackKeys } from './check-pack.ts'
 import { eachBit, isLost, packKeys } from './check-packs.ts'
@@ -35,6 +41,8 @@ export interface RefsReader {
   readonly packs: ReadonlyMap<string, PackState>
   /** Of this domain, by id. */
   readonly byId: ReadonlyMap<string, PackState>
+  /** Snapshots whose record lies in a pack that cannot be read now, which is said of the pack. */
+  readonly unread: Set<string>
   /** Records by the ids of their parts, oldest first. */
   readonly cached: Map<string, RefsMap>
 }
@@ -49,12 +57,16 @@ export function newRefsReader(
   const byId = new Map(
     [...packs.values()].filter((pack) => pack.domain === domain.domain).map((pack) => [pack.id, pack]),
   )
-  return { findings, store, domain, keys: packKeys(repository, domain), packs, byId, cached: new Map() }
-}
-
-/** Whether this credential can open refs records. */
-export function canReadRefs(domain: DomainKeys): boolean {
-  return domain.epochs.every((epoch) => epoch.metaPrivate !== undefined)
+  return {
+    findings,
+    store,
+    domain,
+    keys: packKeys(repository, domain),
+    packs,
+    byId,
+    unread: new Set(),
+    cached: new Map(),
+  }
 }
 
 /** What the record says, or undefined (with a finding). Fails: storage.* that ends the check. */
@@ -67,8 +79,10 @@ export async function readRefs(
     return await resolveRefs(reader, index, snapshot, snapshot.refs, 0)
   } catch (error) {
     if (!isDamage(error)) throw error
-    const message = `${error.message}; garbage collection cannot know what ${snapshot.name} needs`
-    addFinding(reader.findings, 'refs.corrupt', message, { object: snapshot.name, snapshots: [snapshot.id] })
+    if (reader.unread.has(snapshot.id)) return undefined
+    const costs = `garbage collection cannot know what ${snapshot.name} needs`
+    const of = { object: snapshot.name, snapshots: [snapshot.id], costs }
+    addUnreadFinding(reader.findings, 'refs.corrupt', error, of)
     return undefined
   }
 }
@@ -121,7 +135,11 @@ async function readRefsChunk(
       throw corrupt(pack.name, 'is damaged or missing')
     return await readRefsChunkFrom(reader, pack, found.number, id)
   } catch (error) {
-    if (isDamage(error)) addHurtSnapshot(blamePack(reader.findings, pack, found.number, error), snapshot.id)
+    if (isDamage(error)) {
+      const finding = blamePack(reader.findings, pack, found.number, error)
+      addHurtSnapshot(finding, snapshot.id)
+      if (finding.code === 'object.unreadable') reader.unread.add(snapshot.id)
+    }
     throw error
   }
 }

@@ -21,7 +21,7 @@ import { packName, runName } from '../repo/names.ts'
 import { newPackCensus, rebuildSet, type PackCensus, type RebuiltSet } from '../repo/rebuild.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { addFinding, type Finding, type Findings } from './check-findings.ts'
+import { addFinding, addUnreadFinding, type Finding, type Findings } from './check-findings.ts'
 import { addToSum, type ChunkSum, type PackClaim } from './check-pack.ts'
 import type { Inventory } from './check-inventory.ts'
 import { throwIfCancelled } from './check-threads.ts'
@@ -109,7 +109,7 @@ export async function checkRuns(
     } catch (error) {
       if (!isDamage(error)) throw error
       const code = error.code === 'storage.missing' ? 'run.missing' : 'run.corrupt'
-      run.finding = addFinding(findings, code, error.message, { object: run.name })
+      run.finding = addUnreadFinding(findings, code, error, { object: run.name })
       censuses.get(run.domain)?.lost.add(run.sha256)
     }
   }

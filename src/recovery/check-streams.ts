@@ -13,7 +13,7 @@ import type { HostState } from '../repo/host-folder.ts'
 import { findDomain } from '../repo/keys.ts'
 import { readSnapshot, type StoredSnapshot } from '../repo/snapshots.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { addFinding, type FindingCode, type Findings } from './check-findings.ts'
+import { addFinding, addUnreadFinding, type FindingCode, type Findings } from './check-findings.ts'
 
 const READS_MAX = 8
 /** Clocks of hosts may differ by this much before a snapshot counts as one from the future. */
@@ -35,8 +35,9 @@ export async function checkSnapshots(
       snapshots.push(await readSnapshot(store, config, domain, name))
     } catch (error) {
       if (!isDamage(error)) throw error
-      const message = `${error.message}; this restore point is lost unless another copy holds it`
-      addFinding(findings, badSnapshotCode(error), message, { object: name, snapshots: [idOf(name)] })
+      const costs = 'this restore point is lost unless another copy holds it'
+      const of = { object: name, snapshots: [idOf(name)], costs }
+      addUnreadFinding(findings, badSnapshotCode(error), error, of)
     }
   })
   return snapshots.sort(
@@ -87,8 +88,21 @@ export function checkStreams(
     checkRevoked(findings, stream, parts.config)
   }
   const known = new Set(parts.config.domains.map((domain) => domain.id))
+  const unread = unreadStreams(findings)
   for (const hidden of hiddenHeads(parts.heads, parts.snapshots))
-    if (known.has(hidden.stream.split('/')[0] ?? '')) reportHidden(findings, hidden)
+    if (known.has(hidden.stream.split('/')[0] ?? '') && !unread.has(hidden.stream))
+      reportHidden(findings, hidden)
+}
+
+/** `<domain>/<source>` of snapshots that are there and cannot be read now: nobody hid them. */
+function unreadStreams({ list }: Findings): Set<string> {
+  const unread = list.filter(({ code }) => code === 'object.unreadable')
+  return new Set(
+    unread.flatMap(({ object = '' }) => {
+      const [, domain, , source] = /^d\/([^/]+)\/(snapshots)\/([^/]+)\//.exec(object) ?? []
+      return domain === undefined ? [] : [`${domain}/${source}`]
+    }),
+  )
 }
 
 /** By `<domain>/<source>`. */

@@ -13,7 +13,6 @@ import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { addFinding, addHurtFile, addHurtSnapshot, type Findings } from './check-findings.ts'
 import { isHurt, nameHurtFiles } from './check-hurt.ts'
 import {
-  canReadRefs,
   checkRefsAlone,
   compareRefs,
   isSameRefs,
@@ -23,6 +22,7 @@ import {
   type RefsReader,
 } from './check-refs.ts'
 import { lostRunOf, type CheckedRuns } from './check-runs.ts'
+import { canReadContents, canReadRefs } from './check-scope.ts'
 import {
   copyCounts,
   countTree,
@@ -75,8 +75,7 @@ async function checkDomain(
   snapshots: readonly StoredSnapshot[],
 ): Promise<void> {
   const { findings, access } = context
-  const canReadTrees =
-    domain.idKey !== undefined && domain.epochs.every((epoch) => epoch.dataPrivate !== undefined)
+  const canReadTrees = canReadContents(domain)
   if (!canReadTrees) {
     const rest = canReadRefs(domain) ? '' : ', refs records'
     const message =

@@ -9,7 +9,9 @@ import type { Access } from '../repo/keys.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { findingsLeftOut, newFindings, type Finding, type Findings } from './check-findings.ts'
 import { checkBundles, checkConfigs, checkNames, takeInventory } from './check-inventory.ts'
-import { checkPacks, type DataCoverage } from './check-packs.ts'
+import type { DataCoverage } from './check-coverage.ts'
+import { checkPacks } from './check-packs.ts'
+import { scopeOf, type DomainScope } from './check-scope.ts'
 import { checkRuns, checkUnlisted, isIndexWhole, type CheckedRuns } from './check-runs.ts'
 import { checkSnapshots, checkStreams, streamsOf } from './check-streams.ts'
 import { throwIfCancelled } from './check-threads.ts'
@@ -53,7 +55,11 @@ export interface CheckReport {
   /** Findings beyond the bound of their code. */
   readonly leftOut: number
   readonly errors: number
+  /** Those of the errors that say only that the store cannot read an object now: no damage is known. */
+  readonly unreadable: number
   readonly warnings: number
+  /** What the credential let the check examine. */
+  readonly scope: readonly DomainScope[]
   readonly counts: CheckCounts
   readonly coverage: DataCoverage
   readonly seconds: number
@@ -107,7 +113,8 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
     packs: checked.packs.size,
     ...tally,
   }
-  return reportOf(findings, counts, coverage, (clock.elapsed() - started) / 1000)
+  const scope = scopeOf(config, domains)
+  return { ...tallyOf(findings), scope, counts, coverage, seconds: (clock.elapsed() - started) / 1000 }
 }
 
 function newProgress(
@@ -153,23 +160,19 @@ function rememberHeads(host: HostFolder, findings: Findings, snapshots: readonly
 
 const ORDER = { error: 0, warning: 1, info: 2 } as const
 
-function reportOf(
+function tallyOf(
   findings: Findings,
-  counts: CheckCounts,
-  coverage: DataCoverage,
-  seconds: number,
-): CheckReport {
+): Pick<CheckReport, 'findings' | 'leftOut' | 'errors' | 'unreadable' | 'warnings'> {
   const sorted = findings.list.toSorted((a, b) => ORDER[a.severity] - ORDER[b.severity])
   const count = (severity: Finding['severity']): number =>
     sorted.filter((finding) => finding.severity === severity).length
-  const leftOut = findingsLeftOut(findings)
+  const isUnreadable = ({ code, severity }: Finding): boolean =>
+    code === 'object.unreadable' && severity === 'error'
   return {
     findings: sorted,
-    leftOut,
+    leftOut: findingsLeftOut(findings),
     errors: count('error'),
+    unreadable: sorted.filter(isUnreadable).length,
     warnings: count('warning'),
-    counts,
-    coverage,
-    seconds,
   }
 }

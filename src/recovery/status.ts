@@ -2,7 +2,7 @@
  * How safe things are, from what is public in a repository and what this host remembers: the last snapshots
  * of each source, what they cost, and what should be mended. Reads no contents and no clock of its own.
  */
-import { type HostFolder, readHostState } from '../repo/host-folder.ts'
+import { type HostFolder, type LastCheck, readHostState } from '../repo/host-folder.ts'
 import { missingHeads } from '../repo/heads.ts'
 import type { Access } from '../repo/keys.ts'
 import { newestSnapshot } from '../repo/select-snapshot.ts'
@@ -36,7 +36,7 @@ export interface RepositoryStatus {
   readonly sources: readonly SourceStatus[]
   readonly bytesStored: number
   readonly warnings: readonly StatusWarning[]
-  readonly lastCheck: { readonly at: number; readonly errors: number; readonly warnings: number } | undefined
+  readonly lastCheck: LastCheck | undefined
 }
 
 const ERROR_CODES = new Set(['source.unprotected', 'snapshot.bad', 'stream.hidden', 'check.errors'])

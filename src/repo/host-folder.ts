@@ -54,8 +54,21 @@ export interface HostState {
   readonly roots?: Readonly<Record<string, Readonly<Record<string, SourceCounts>>>>
   /** By pack id: when its bytes were last read and found right, milliseconds. */
   readonly checked: Readonly<Record<string, number>>
-  /** The last check that came to its end; times in milliseconds. */
-  readonly lastCheck?: { readonly at: number; readonly errors: number; readonly warnings: number }
+  /** The same for packs that were only compared with their checksum, by a credential that cannot open them. */
+  readonly compared?: Readonly<Record<string, number>>
+  readonly lastCheck?: LastCheck
+}
+
+/** The last check that came to its end. */
+export interface LastCheck {
+  /** Milliseconds. */
+  readonly at: number
+  /** Of damage: what the store could not read then is not known to be damaged. */
+  readonly errors: number
+  readonly warnings: number
+  readonly unreadable?: number
+  /** Whether its credential could read all contents. */
+  readonly whole?: boolean
 }
 
 /** No name of a source, whose locks lie beside it. */

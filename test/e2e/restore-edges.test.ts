@@ -103,18 +103,22 @@ test('a restore into the repository, or over it, is refused', async () => {
   mkdirSync(place, { recursive: true })
   const repository = await makeRepository({ store: await openStore(`file://${place}`) })
   const own = await backUpSettled({ ...world, repository }, folderSource(from))
-  const objects = readdirSync(place, { recursive: true }).sort()
+  const objects = namesBelow(place)
   const restoreOwn = (options: Parameters<typeof restoreTo>[3]): ReturnType<typeof restoreTo> =>
     restoreTo({ repository }, own, root, { delta: true, ...options })
   for (const options of [{}, { delta: false, overwrite: true }, { paths: [`${from}/sub/twin`] }])
     await refused(restoreOwn(options), /the repository .* lies in it, where the snapshot has/)
-  assert.deepEqual(readdirSync(place, { recursive: true }).sort(), objects)
+  assert.deepEqual(namesBelow(place), objects)
   for (const options of [{ exclude: [`${from}/sub`] }, { paths: [`${from}/tiny`] }])
     assert.equal((await restoreOwn(options)).counts.failed, 0)
-  assert.deepEqual(readdirSync(place, { recursive: true }).sort(), objects)
+  assert.deepEqual(namesBelow(place), objects)
   assert.equal(readFileSync(`${root}${from}/tiny`, 'latin1'), 'tiny')
   dropRepository(repository)
 })
+
+function namesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()
+}
 
 /** A store that cannot read the objects that `name` fits. */
 function failingStore(inner: BlobStore, name: RegExp): BlobStore {

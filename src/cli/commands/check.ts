@@ -1,6 +1,8 @@
 /** `backstock check`: proves that what is stored can be restored, as findings. */
+import { FAILURES } from '../../base/failure.ts'
 import { check, type CheckReport } from '../../recovery/check.ts'
 import type { Finding } from '../../recovery/check-findings.ts'
+import { CHECK_PARTS, isWholeScope, type DomainScope } from '../../recovery/check-scope.ts'
 import { updateHostState } from '../../repo/host-folder.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
@@ -34,11 +36,13 @@ export async function run(context: CommandContext, input: InputOf<'check'>): Pro
     } finally {
       endProgress(progress)
     }
-    const { errors, warnings } = report
-    updateHostState(host, (state) => ({ ...state, lastCheck: { at: clock.now(), errors, warnings } }))
+    const { errors, unreadable, warnings, scope } = report
+    const found = { errors: errors - unreadable, warnings, unreadable, whole: isWholeScope(scope) }
+    updateHostState(host, (state) => ({ ...state, lastCheck: { at: clock.now(), ...found } }))
     for (const finding of report.findings) showFinding(context, finding)
     printReport(context, report)
-    return errors > 0 ? 1 : 0
+    if (found.errors > 0) return 1
+    return unreadable > 0 ? FAILURES['storage.offline'].exit : 0
   })
 }
 
@@ -53,22 +57,26 @@ function showFinding({ printer }: CommandContext, finding: Finding): void {
   printFinding(printer, { severity, message: `${code}: ${message}` })
   const shown = printer.verbose ? files : files.slice(0, FILES_SHOWN_MAX)
   for (const { snapshot, path, below } of shown) {
-    printLine(printer, `  hurts ${path}${below ? ' and all below it' : ''} in ${snapshot}`)
+    const verb = code === 'object.unreadable' ? 'keeps back' : 'hurts'
+    printLine(printer, `  ${verb} ${path}${below ? ' and all below it' : ''} in ${snapshot}`)
   }
   const more = fileCount - shown.length
   if (more > 0) printLine(printer, `  … and ${formatCounted(more, 'more file')}`)
 }
 
 function printReport({ printer }: CommandContext, report: CheckReport): void {
-  const { counts, coverage, errors, warnings, leftOut, seconds } = report
+  const { counts, coverage, scope, errors, unreadable, warnings, leftOut, seconds } = report
   const event = {
     type: 'summary',
     command: 'check',
     errors,
+    unreadable,
     warnings,
     findings: report.findings.length,
     leftOut,
     ...counts,
+    whole: isWholeScope(scope),
+    scope,
     coverage,
     seconds: Math.round(seconds * 1000) / 1000,
   } as const
@@ -77,14 +85,42 @@ function printReport({ printer }: CommandContext, report: CheckReport): void {
     formatCounted(counts.files, 'file entry', 'file entries'),
     formatCounted(counts.packs, 'pack'),
   ].join(', ')
-  const { bytes, bytesRead, bytesCovered, oldest } = coverage
+  const lines = [
+    `Checked ${what} in ${formatDuration(seconds * 1000)}`,
+    dataLine(report, (at) => showMoment(printer, at)),
+    ...scope.flatMap(scopeLine),
+    resultLine(report),
+  ]
+  printSummary(printer, event, lines)
+}
+
+/** What was read of the packs; only what was opened counts as proven. */
+function dataLine({ coverage, scope }: CheckReport, moment: (milliseconds: number) => string): string {
+  const { bytes, bytesRead, bytesCompared, bytesCovered, oldest } = coverage
   const part = bytes === 0 ? 100 : Math.floor((bytesCovered / bytes) * 100)
-  const since = oldest === undefined ? '' : `, the oldest proof of ${showMoment(printer, oldest)}`
-  const read = `Data: ${formatBytes(bytesRead)} read now, ${part} % of ${formatBytes(bytes)} proven${since}`
-  const result =
-    errors === 0 && warnings === 0
-      ? 'No errors.'
-      : `${formatCounted(errors, 'error')}, ${formatCounted(warnings, 'warning')}`
+  const since = oldest === undefined ? '' : `, the oldest proof of ${moment(oldest)}`
+  const only = bytesCompared === 0 ? '' : ` (${formatBytes(bytesCompared)} compared with checksums only)`
+  const read = `Data: ${formatBytes(bytesRead)} read now${only}`
+  if (bytesCovered === 0 && !isWholeScope(scope)) return read
+  return `${read}, ${part} % of ${formatBytes(bytes)} proven${since}`
+}
+
+function scopeLine({ domain, name, examined, notExamined }: DomainScope): string[] {
+  if (notExamined.length === 0) return []
+  const parts = notExamined.map((part) => CHECK_PARTS[part]).join(', ')
+  const only = examined.map((part) => CHECK_PARTS[part]).join(', ')
+  return [
+    `Not examined in domain ${domain} (${name}), to which this credential lacks keys: ${parts}; only ${only}`,
+  ]
+}
+
+function resultLine({ scope, errors, unreadable, warnings, leftOut }: CheckReport): string {
+  const isWhole = isWholeScope(scope)
   const out = leftOut > 0 ? ` (${formatCount(leftOut)} more findings were left out)` : ''
-  printSummary(printer, event, [`Checked ${what} in ${formatDuration(seconds * 1000)}`, read, result + out])
+  const unread = unreadable === 0 ? '' : `, of which ${formatCount(unreadable)} cannot be read now`
+  const found = `${formatCounted(errors, 'error')}${unread}, ${formatCounted(warnings, 'warning')}${out}`
+  const result = errors === 0 && warnings === 0 ? 'No errors' : found
+  if (isWhole) return errors === 0 && warnings === 0 ? `${result}.` : result
+  const unknown = "whether files can be restored is not known: a restorer's check tells"
+  return `${result} in what was examined; ${unknown}.`
 }

@@ -42,7 +42,8 @@ export async function run(context: CommandContext, input: InputOf<'status'>): Pr
       printer,
       `Repository ${access.config.repository} of shop ${access.config.shop} in ${store.location}`,
     )
-    const check = lastCheck === undefined ? 'never' : showMoment(printer, lastCheck.at)
+    const part = lastCheck?.whole === false ? ' (contents not read)' : ''
+    const check = lastCheck === undefined ? 'never' : showMoment(printer, lastCheck.at) + part
     printLine(
       printer,
       `Stored: ${formatBytes(bytesStored)}   Last check: ${check}   Credential: ${access.role}`,

@@ -1,0 +1,106 @@
+/**
+ * How much of the packs' bytes was read, by this check and by earlier ones of this host. Opened and compared
+ * with the ids of its chunks, a pack is proven; where the credential holds no keys to it, only its checksum
+ * is compared, which says nothing about what is in it.
+ */
+import { readHostState, updateHostState, type HostFolder, type HostState } from '../repo/host-folder.ts'
+import type { CheckedRuns, PackState } from './check-runs.ts'
+
+export interface DataCoverage {
+  readonly packs: number
+  readonly bytes: number
+  /** Read by this check. */
+  readonly packsRead: number
+  readonly bytesRead: number
+  /** Of those read now: right by their checksum only. */
+  readonly packsCompared: number
+  readonly bytesCompared: number
+  /** Opened and right, by this or an earlier check. */
+  readonly packsCovered: number
+  readonly bytesCovered: number
+  /** When the one of the covered packs was read that was not read for longest; milliseconds. */
+  readonly oldest: number | undefined
+}
+
+/** Packs that were read whole, by what is known of them now. */
+export interface ReadPacks {
+  readonly all: readonly PackState[]
+  readonly proven: readonly PackState[]
+  readonly compared: readonly PackState[]
+}
+
+/** Those whose data was read longest ago, never first, until `percent` of all bytes are chosen. */
+export function chooseForData(
+  packs: readonly PackState[],
+  state: HostState,
+  percent: number,
+  canOpen: (pack: PackState) => boolean,
+): PackState[] {
+  const age = (pack: PackState): number => {
+    const proven = state.checked[pack.id] ?? 0
+    return canOpen(pack) ? proven : Math.max(proven, state.compared?.[pack.id] ?? 0)
+  }
+  const byAge = packs.toSorted((a, b) => age(a) - age(b) || (a.id < b.id ? -1 : 1))
+  let wanted = (byAge.reduce((sum, pack) => sum + pack.bytes, 0) * percent) / 100
+  const chosen: PackState[] = []
+  for (const pack of byAge) {
+    if (wanted <= 0) break
+    chosen.push(pack)
+    wanted -= pack.bytes
+  }
+  return chosen
+}
+
+/**
+ * Remembers what was right, of packs that still are listed, and says how much that is with all before. What
+ * the store could not read now keeps what was known of it.
+ */
+export function rememberRight(
+  host: HostFolder,
+  checked: CheckedRuns,
+  read: ReadPacks,
+  now: number,
+): DataCoverage {
+  const packs = [...checked.packs.values()]
+  const listed = new Set(
+    packs
+      .filter(({ damage }) => damage === undefined || damage.finding.code === 'object.unreadable')
+      .map((pack) => pack.id),
+  )
+  const next = (before: HostState['checked'], right: readonly PackState[]): Record<string, number> => ({
+    ...Object.fromEntries(Object.entries(before).filter(([id]) => listed.has(id))),
+    ...Object.fromEntries(right.map((pack) => [pack.id, now])),
+  })
+  if (read.proven.length + read.compared.length > 0)
+    updateHostState(host, (state) => ({
+      ...state,
+      checked: next(state.checked, read.proven),
+      compared: next(state.compared ?? {}, read.compared),
+    }))
+  return coverageOf(packs, read, next(readHostState(host).checked, []))
+}
+
+function coverageOf(
+  packs: readonly PackState[],
+  read: ReadPacks,
+  provenAt: Readonly<Record<string, number>>,
+): DataCoverage {
+  const covered = packs.filter((pack) => provenAt[pack.id] !== undefined)
+  let oldest: number | undefined
+  for (const { id } of covered) oldest = Math.min(oldest ?? Infinity, provenAt[id] ?? 0)
+  return {
+    packs: packs.length,
+    bytes: bytesOf(packs),
+    packsRead: read.all.length,
+    bytesRead: bytesOf(read.all),
+    packsCompared: read.compared.length,
+    bytesCompared: bytesOf(read.compared),
+    packsCovered: covered.length,
+    bytesCovered: bytesOf(covered),
+    oldest,
+  }
+}
+
+function bytesOf(packs: readonly PackState[]): number {
+  return packs.reduce((sum, pack) => sum + pack.bytes, 0)
+}

@@ -1,0 +1,80 @@
+/** What the store cannot hand out now is told from damage: nobody knows whether it is whole. */
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { Failure } from '../base/failure.ts'
+import { readHostState } from '../repo/host-folder.ts'
+import type { BlobStore } from '../storage/store.ts'
+import { check, type CheckReport } from './check.ts'
+import { dropRepository, through, type TestRepository } from '../../test/harness/engine.ts'
+import { backUpShop, makeShop, type TestShop } from '../../test/harness/lost-files.ts'
+import { freshCopy, objectsOf } from '../../test/harness/tampering.ts'
+
+let shop: TestShop
+let copies = 0
+
+before(async () => {
+  shop = await makeShop()
+  await backUpShop(shop, ['full', 'incremental'])
+})
+after(() => {
+  dropRepository(shop.repository)
+})
+
+function copyOf(): TestRepository {
+  return freshCopy(shop.repository, `copy-${copies++}`)
+}
+
+/** The repository on a disk with a bad sector in that object. */
+function withBadSector(repository: TestRepository, bad: string): TestRepository {
+  const { store } = repository.access
+  const get: BlobStore['get'] = (name, options) =>
+    name === bad
+      ? Promise.reject(
+          new Failure('storage.offline', `Cannot read "${name}": its disk fails`, {
+            facts: { errno: 'EIO' },
+          }),
+        )
+      : store.get(name, options)
+  return through(repository, { ...store, get })
+}
+
+async function run(repository: TestRepository, workers = 0): Promise<CheckReport> {
+  return await check(repository.access, repository.host, { workers, clock: shop.clock, readData: 100 })
+}
+
+test('check() says of each kind of object that it cannot be read now', async () => {
+  const last = (part: string): string => objectsOf(shop.repository, part).at(-1) ?? ''
+  const meta = objectsOf(shop.repository, '/meta/') // packs of trees and of refs records
+  for (const name of ['keys/', '/snapshots/', '/index/', '/packs/'].map(last).concat(meta)) {
+    for (const workers of [0, 2]) {
+      const repository = copyOf()
+      const report = await run(withBadSector(repository, name), workers)
+      const codes = new Set(
+        report.findings.filter(({ severity }) => severity !== 'info').map(({ code }) => code),
+      )
+      assert.deepEqual([...codes], ['object.unreadable'], `${name} ${[...codes].join()}`)
+      assert.equal(report.errors, report.unreadable, name)
+      assert.match(report.findings[0]?.message ?? '', /not known to be damaged/)
+      assert.deepEqual((await run(repository)).findings, [], 'it is read again')
+    }
+  }
+})
+
+test('check() keeps what it knew of a pack that cannot be read now, and hides no snapshot', async () => {
+  const repository = copyOf()
+  const before = await run(repository)
+  const known = readHostState(repository.host)
+  const [pack = ''] = objectsOf(repository, '/packs/')
+  const [hurt] = (await run(withBadSector(repository, pack))).findings
+  assert.equal(hurt?.object, pack)
+  assert.ok((hurt?.fileCount ?? 0) > 0, 'it names what waits for it')
+  const id = pack.slice(-64)
+  assert.equal(readHostState(repository.host).checked[id], known.checked[id])
+  const newest = objectsOf(repository, '/snapshots/').at(-1) ?? ''
+  const report = await run(withBadSector(repository, newest))
+  assert.deepEqual(
+    report.findings.filter(({ severity }) => severity === 'error').map(({ code, object }) => [code, object]),
+    [['object.unreadable', newest]],
+  )
+  assert.equal(before.coverage.packsCovered, before.coverage.packs)
+})
