@@ -2,7 +2,10 @@
 import { strict as assert } from 'node:assert'
 import { after, before, test } from 'node:test'
 import type { BackupSummary } from '../../src/backup/backup.ts'
+import { systemClock } from '../../src/base/clock.ts'
 import { isFailure } from '../../src/base/failure.ts'
+import { rotateEpoch } from '../../src/repo/key-changes.ts'
+import { openRepository, writingDomain } from '../../src/repo/keys.ts'
 import { memoryStore } from '../../src/storage/memory.ts'
 import { dropCrashScene, makeCrashScene, type CrashScene } from '../harness/crash-backup.ts'
 import {
@@ -34,7 +37,7 @@ after(() => dropCrashScene(scene))
  */
 async function takeOver(
   name: RegExp,
-  damage: (repository: TestRepository) => void,
+  damage: (repository: TestRepository) => void | Promise<unknown>,
 ): Promise<{ left: number; next: BackupSummary }> {
   const forked = fork(scene.repository, `adopt-${forks++}`)
   const options = { kind: scene.kind, clock: aheadClock(10_000) }
@@ -45,10 +48,11 @@ async function takeOver(
       isFailure(error, 'storage.full'),
     )
     const left = packsOf(forked).length
-    damage(forked)
-    const next = await backUp(forked, folderSource(scene.path), options)
-    assert.deepEqual(await verifyRepository(forked.access), [])
-    assert.deepEqual(await readBack(forked, await snapshotOf(forked, next.snapshot), scene.path), scene.now)
+    await damage(forked)
+    const opened = { ...forked, access: await openRepository(forked.access.store, forked.kit) }
+    const next = await backUp(opened, folderSource(scene.path), options)
+    assert.deepEqual(await verifyRepository(opened.access), [])
+    assert.deepEqual(await readBack(opened, await snapshotOf(opened, next.snapshot), scene.path), scene.now)
     return { left, next }
   } finally {
     dropFork(forked)
@@ -75,12 +79,20 @@ test('packs that no run lists are taken over, but not one that was damaged since
 test('a run whose pack is gone or cut is not taken over; its other packs are', async () => {
   const whole = await takeOver(/\/snapshots\//, () => undefined)
   assert.equal(whole.next.adoptedPacks, whole.left)
-  const gone = await takeOver(/\/snapshots\//, (repository) =>
-    repository.disk.delete(packsOf(repository)[1] ?? ''),
-  )
+  const gone = await takeOver(/\/snapshots\//, (repository) => {
+    repository.disk.delete(packsOf(repository)[1] ?? '')
+  })
   assert.equal(gone.next.adoptedPacks, gone.left - 1)
   const cut = await takeOver(/\/snapshots\//, (repository) =>
     change(repository, packsOf(repository)[1] ?? '', (bytes) => bytes.subarray(0, -1)),
   )
   assert.equal(cut.next.adoptedPacks, cut.left - 1)
+})
+
+test('what was sealed to an epoch that is over is not taken over: who was removed could open it', async () => {
+  const { left, next } = await takeOver(/\/snapshots\//, ({ access, kit }) =>
+    rotateEpoch({ store: access.store, kit, clock: systemClock }, writingDomain(access).id),
+  )
+  assert.ok(left > 3, `${left} packs`)
+  assert.equal(next.adoptedPacks, 0)
 })
