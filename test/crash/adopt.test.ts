@@ -89,7 +89,7 @@ test('a run whose pack is gone or cut is not taken over; its other packs are', a
   assert.equal(cut.next.adoptedPacks, cut.left - 1)
 })
 
-test('what was sealed to an epoch that is over is not taken over: who was removed could open it', async () => {
+test('packs of an ended epoch are not taken over: who was removed could open them', async () => {
   const { left, next } = await takeOver(/\/snapshots\//, ({ access, kit }) =>
     rotateEpoch({ store: access.store, kit, clock: systemClock }, writingDomain(access).id),
   )
