@@ -7,6 +7,7 @@ import { realpathSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { rawPath } from '../base/file-entry.ts'
 import { errnoOf, Failure } from '../base/failure.ts'
+import { normalPath } from '../sources/files/pins.ts'
 
 /** A folder of ours. */
 export interface OwnPlace {
@@ -40,10 +41,13 @@ function insidePlace(source: string, path: string, place: OwnPlace): Failure {
   })
 }
 
-/** Raw absolute paths without those that are, or lie in, one of `places`, by either name of the place. */
+/**
+ * Raw absolute paths without those that are, or lie in, one of `places`, by either name of the place.
+ * Fails: usage.invalid (a path that is not absolute).
+ */
 export function pathsOutside(paths: readonly string[], places: readonly OwnPlace[]): string[] {
   const folders = places.flatMap(({ path }) => [resolve(path), realPlace(path)].map(rawPath))
-  return paths.filter((path) => !folders.some((folder) => isWithin(path, folder)))
+  return paths.filter((path) => !folders.some((folder) => isWithin(normalPath(path), folder)))
 }
 
 function isWithin(path: string, folder: string): boolean {

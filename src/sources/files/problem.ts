@@ -5,7 +5,7 @@ import { describeError, errnoOf, Failure } from '../../base/failure.ts'
 export interface FileProblem {
   /** Raw path (latin1). */
   readonly path: string
-  /** errno name such as `EACCES`, or one of ours: `EREPLACED`, `ESOCKET`. */
+  /** errno name such as `EACCES`, or one of ours: `EREPLACED`, `ESOCKET`, `ENEVER`. */
   readonly code: string
   /** What could not be done and why, without the path: `cannot read the folder: permission denied`. */
   readonly what: string

@@ -199,6 +199,17 @@ test('`walkFiles()` leaves out large files and what lies in folders never to wal
   assert.equal(shown({ excludeLargerThan: 1000, never }), 'link +link-to/ - small +store/ -')
 })
 
+test('`walkFiles()` reports each named path that it leaves out with a folder never to walk', () => {
+  make('store/x/y', 'store/z', 'a')
+  symlinkSync('store', `${dir}/link`)
+  const options = {
+    paths: [],
+    singles: [`${dir}/link/x/y`, `${dir}/store/z`, `${dir}/a`],
+    never: [`${dir}/store`],
+  }
+  assert.equal(shown(options), 'a link +store/ !y ENEVER !z ENEVER -')
+})
+
 test('`walkFiles()` stays on one file system but enters a mount point that is named', () => {
   // /proc is another file system on every Linux, and its folder `driver` is small.
   const seen = (paths: string[]): string[] =>

@@ -180,10 +180,21 @@ function enterFolder(
   const isTree = (isPinnedTree || at.isTree === true) && !isForeign && !isOurs
   const cut = isPinnedTree || parent === undefined ? (path === '/' ? 1 : path.length + 1) : parent.cut
   const pinned = pin === undefined || isOurs ? [] : pin.children.keys()
+  if (isOurs && pin !== undefined) reportDropped(walk, path, pin)
   const frame = { path, pin: isOurs ? undefined : pin, isTree, dev: entry.dev, cut, rules: parent?.rules }
   if (isTree) walk.frames.push(listTree(walk, frame, pinned))
   else walk.frames.push({ ...frame, names: nameList(pinned) })
   return { kind: 'enter', path, entry }
+}
+
+/** A problem for each named place below a folder that is never walked into. */
+function reportDropped(walk: Walk, path: string, pin: Pin): void {
+  for (const [name, child] of pin.children) {
+    const place = `${path}/${name}`
+    const what = 'the path lies in a folder that is never backed up (the repository or the cache)'
+    if (child.kind !== 'way') walk.problems.push({ path: place, code: 'ENEVER', what })
+    reportDropped(walk, place, child)
+  }
 }
 
 /** Reads a folder's names and what in them steers the walk. */
