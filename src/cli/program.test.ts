@@ -166,6 +166,24 @@ test('--help shows every command once, `help COMMAND` is the same as COMMAND --h
 test('help of an unknown command is refused like the command', async () => {
   for (const line of ['help bakup', 'bakup --help', 'bakup -h'])
     assert.match(await refusal(line), /unknown command 'bakup' \(did you mean backup\?\)/, line)
+  for (const line of [
+    '--json nope --help',
+    '-q nope -h',
+    '-c a.yaml nope --help',
+    '--help nope',
+    'key nope --help',
+    'key --json nope -h',
+    'help key nope',
+    'help help nope',
+  ])
+    assert.match(await refusal(line), /unknown command 'nope'/, line)
+})
+
+test('help of help, of a group, and past global options is help', async () => {
+  const help = (line: string): Promise<Request> => parseCommandLine(line.split(' '), '1')
+  assert.deepEqual(await help('help help'), await help('--help'))
+  assert.deepEqual(await help('help key'), await help('key --help'))
+  assert.deepEqual(await help('-c help --json key list -h'), await help('key list --help'))
 })
 
 test('--help and `help exit-codes` explain every exit status, and each command says where', async () => {

@@ -73,10 +73,26 @@ export async function parseCommandLine(argv: readonly string[], version: string)
  * it.
  */
 function withoutVainHelp(program: Command, argv: readonly string[]): string[] {
-  const words = argv[0] === 'help' ? [...argv.slice(1), '--help'] : [...argv]
-  const [first = '-'] = words
-  const isKnown = first.startsWith('-') || program.commands.some((command) => command.name() === first)
-  return isKnown ? words : words.filter((word) => word !== '--help' && word !== '-h')
+  const begin = argv.findIndex((word) => word !== 'help')
+  const words = argv[0] === 'help' ? [...argv.slice(begin < 0 ? argv.length : begin), '--help'] : [...argv]
+  const plain = words.filter((word) => word !== '--help' && word !== '-h')
+  return namesCommand(program, plain) ? words : plain
+}
+
+/** Whether the words, past global options, begin with a command or a group, or name none at all. */
+function namesCommand(program: Command, words: readonly string[]): boolean {
+  let group = program
+  let rest = [...words]
+  for (;;) {
+    const { operands, unknown } = group.parseOptions(rest)
+    const [name, ...others] = operands
+    if (name === undefined) return true
+    const found = group.commands.find((command) => command.name() === name)
+    if (found === undefined) return false
+    if (found.commands.length === 0) return true
+    group = found
+    rest = [...others, ...unknown]
+  }
 }
 
 interface Sinks {
