@@ -12,6 +12,7 @@ import {
   type ProofEvent,
   type Proofs,
   recordProofs,
+  settleRun,
 } from './proof.ts'
 
 const file = '/somewhere/test/long/kill.test.ts'
@@ -45,6 +46,14 @@ test('`proofRows()` says how a test failed, on one line', () => {
   const error = new Error('wrapped', { cause: new Error('1 !==\n 2') })
   const [row] = rowsOf({ type: 'test:fail', data: { nesting: 0, file, name: 'one', details: { error } } })
   assert.match(row ?? '', /\| FAILED in 0 s; one: 1 !== 2 \|$/)
+})
+
+test('`settleRun()` names the commit before the tests, and marks one that changed under them', () => {
+  assert.deepEqual(settleRun(run, { ...run, date: '2026-03-02' }), run)
+  for (const commit of ['def5678', 'abc1234 and changes']) {
+    const settled = settleRun(run, { ...run, commit })
+    assert.deepEqual(settled, { ...run, commit: `abc1234, ${commit} at the end` })
+  }
 })
 
 test('`recordProofs()` adds rows that fit the table of the page', () => {

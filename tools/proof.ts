@@ -75,6 +75,12 @@ export function recordProofs(rows: readonly string[], page = PROOF_PAGE): void {
   appendFileSync(page, rows.map((row) => `${row}\n`).join(''))
 }
 
+/** `began` as a row names it: a proof of which nobody can say what was tested says so. */
+export function settleRun(began: ProofRun, ended: ProofRun): ProofRun {
+  if (began.commit === ended.commit) return began
+  return { ...began, commit: `${began.commit}, ${ended.commit} at the end` }
+}
+
 /** This moment, commit and machine; a tree with changes that are not committed says so. */
 export function describeRun(): ProofRun {
   const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8' }).trim()

@@ -28,8 +28,10 @@ import {
   PROOF_PAGE,
   proofRows,
   type ProofEvent,
+  type ProofRun,
   type Proofs,
   recordProofs,
+  settleRun,
 } from './proof.ts'
 
 /** Scripts of package.json that run before the tests, cheapest first. */
@@ -92,10 +94,11 @@ async function main(): Promise<number> {
 
   header(`tests: ${files.length} files`)
   const timeoutMs = long ? LONG_TEST_TIMEOUT_MS : TEST_TIMEOUT_MS
+  const began = long ? describeRun() : undefined
   const outcome = await runTests({ files, name: values.name, coverage: everything, timeoutMs })
   if (outcome.coverage !== undefined) printCoverage(outcome.coverage)
   const complaints = judge(outcome)
-  if (long) reportProofs(outcome.proofs, values.record === true)
+  if (began !== undefined) reportProofs(outcome.proofs, began, values.record === true)
   for (const complaint of complaints) complain(complaint)
   for (const line of outcome.closing) console.log(`ℹ ${line}`)
   return outcome.success && complaints.length === 0 ? 0 : 1
@@ -200,8 +203,8 @@ function judge({ skipped, coverage }: Outcome): string[] {
 }
 
 /** What a sample showed is printed too; the rows then say nothing of the full counts. */
-function reportProofs(proofs: Proofs, isRecorded: boolean): void {
-  const rows = proofRows(proofs, describeRun())
+function reportProofs(proofs: Proofs, began: ProofRun, isRecorded: boolean): void {
+  const rows = proofRows(proofs, settleRun(began, describeRun()))
   header(isRecorded ? `added to ${PROOF_PAGE}` : `rows for ${PROOF_PAGE} (--record adds them)`)
   for (const row of rows) console.log(row)
   if (isRecorded) recordProofs(rows)
