@@ -186,7 +186,9 @@ test('a backup keeps the evidence that the store hides newer snapshots, until th
   }
   assert.match((await here(host, ['backup', 'media'])).stdout, /The store hides snapshots of media/)
   cpSync(join(host.dir, 'new'), repo, { recursive: true })
-  assert.doesNotMatch((await here(host, ['status', '--json'])).stdout, /stream\.hidden/)
+  const shown = await here(host, ['status', '--json'])
+  assert.equal(eventOf(shown, 'summary')['command'], 'status', 'it came to its end')
+  assert.doesNotMatch(shown.stdout, /stream\.hidden/)
   const state = readFileSync(
     join(host.dir, 'cache', String(readdirSync(join(host.dir, 'cache'))[0]), 'state.json'),
   )
