@@ -130,17 +130,30 @@ export function findOtherCopy(
  * that holds more than its snapshot says.
  */
 export async function countTree(tree: CheckedTree, id: Uint8Array, sign: 1 | -1, depth = 1): Promise<void> {
-  countChunk(tree, id, sign)
-  const node = await nodeOf(tree, id, depth)
-  if (node === undefined) return
-  if (node.kind === 'branch') {
-    for (const child of node.children) await countTree(tree, child.node, sign, depth)
-    return
+  const seen = new Set<string>()
+  const nodes = [id]
+  for (let next = nodes.pop(); next !== undefined; next = nodes.pop()) {
+    addOnce(seen, [next])
+    countChunk(tree, next, sign)
+    const node = await nodeOf(tree, next, depth)
+    if (node?.kind === 'branch') nodes.push(...node.children.map((child) => child.node).toReversed())
+    if (node?.kind !== 'leaf') continue
+    for (const entry of node.entries) {
+      const later = countEntry(tree, entry, sign, depth)
+      if (later !== undefined) await later
+    }
   }
-  for (const entry of node.entries) {
-    const later = countEntry(tree, entry, sign, depth)
-    if (later !== undefined) await later
+}
+
+/** Adds nodes of one directory to those it was seen to have; the ids of the added. */
+function addOnce(seen: Set<string>, ids: readonly Uint8Array[]): Set<string> {
+  const added = new Set<string>()
+  for (const id of ids.map(hexOf)) {
+    if (seen.has(id)) throw corrupt('a directory', 'has one node twice')
+    seen.add(id)
+    added.add(id)
   }
+  return added
 }
 
 /** Turns the count of the tree below `before` into that of the one below `after`. Fails: as countTree(). */
@@ -152,11 +165,10 @@ export async function recountTree(
 ): Promise<void> {
   const gone: Held = new Map()
   const come: Held = new Map()
+  const [seenOld, seenFresh] = [new Set<string>(), new Set<string>()]
   let [old, fresh] = [[before], [after]] as [Uint8Array[], Uint8Array[]]
   while (old.length > 0 || fresh.length > 0) {
-    const [olds, freshes] = [hexSet(old), hexSet(fresh)]
-    if (olds.size < old.length || freshes.size < fresh.length)
-      throw corrupt('a directory', 'has one node twice')
+    const [olds, freshes] = [addOnce(seenOld, old), addOnce(seenFresh, fresh)]
     const [wasOld, wasFresh] = [old, fresh]
     old = []
     fresh = []
@@ -202,10 +214,6 @@ async function countNode(
 
 function hexOf(id: Uint8Array): string {
   return Buffer.from(id.buffer, id.byteOffset, id.byteLength).toString('hex')
-}
-
-function hexSet(ids: readonly Uint8Array[]): Set<string> {
-  return new Set(ids.map(hexOf))
 }
 
 function isSameBelow(a: TreeEntry, b: TreeEntry): boolean {

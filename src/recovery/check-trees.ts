@@ -189,8 +189,13 @@ async function countSnapshot(
   const root = Buffer.from(snapshot.root, 'hex')
   if (base !== undefined) {
     const tree = open(base.counts, base.snapshot)
-    await recountTree(tree, Buffer.from(base.snapshot.root, 'hex'), root)
-    if (!tree.isMiscounted && tree.isWhole) return tree
+    try {
+      await recountTree(tree, Buffer.from(base.snapshot.root, 'hex'), root)
+      if (!tree.isMiscounted && tree.isWhole) return tree
+    } catch (error) {
+      // Whose damage it is, this snapshot's or its parent's, only a count of its own tells.
+      if (!isDamage(error)) throw error
+    }
   }
   const tree = open(new Map())
   await countTree(tree, root, 1)
