@@ -5,11 +5,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { newWriter } from '../base/bytes.ts'
+import { Failure } from '../base/failure.ts'
 import { encodeExtents, encodeMapped } from '../format/content.ts'
 import { packName } from '../repo/names.ts'
+import type { BlobStore } from '../storage/store.ts'
 import { check, type CheckReport } from './check.ts'
 import type { Finding } from './check-findings.ts'
-import { dropRepository, noise, type TestRepository } from '../../test/harness/engine.ts'
+import { dropRepository, noise, through, type TestRepository } from '../../test/harness/engine.ts'
 import { backUpShop, makeShop, type TestShop } from '../../test/harness/lost-files.ts'
 import { restoreTo } from '../../test/harness/restores.ts'
 import {
@@ -120,4 +122,19 @@ test('check() names the files when all copies are damaged', async () => {
     lost?.files.map(({ path, below }) => [path, below]),
     [['/', true]],
   )
+})
+
+test('a restore calls what it cannot read unreadable, not damaged, while a copy may be whole', async () => {
+  for (const names of [data, trees])
+    for (const [bad, corrupt] of [names, names.toReversed()]) {
+      const repository = damaged(corrupt ?? '')
+      const { store } = repository.access
+      const get: BlobStore['get'] = (name, options) =>
+        name === bad
+          ? Promise.reject(new Failure('storage.offline', 'Its disk fails', { facts: { errno: 'EIO' } }))
+          : store.get(name, options)
+      const failing = through(repository, { ...store, get })
+      const { counts } = await restoreTo({ repository: failing }, snapshot, join(scratch, `to-${copies++}`))
+      assert.deepEqual([counts.damaged, counts.unreadable], [0, 1])
+    }
 })

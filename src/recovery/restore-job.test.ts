@@ -4,8 +4,10 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { Failure } from '../base/failure.ts'
 import { closeSnapshot, openSnapshot, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
 import { closeRestoreTarget, openRestoreTarget, type RestoreTarget } from '../sources/files/target.ts'
+import type { BlobStore } from '../storage/store.ts'
 import {
   backUp,
   dropRepository,
@@ -108,6 +110,30 @@ test('`runRestoreJob()` takes a chunk from its other copies when the first ones 
   for (const name of NAMES) assert.deepEqual(readFileSync(join(to, name)), readFileSync(join(from, name)))
   const lost = await runWith({ copies: [wrong, wrong] })
   assert.deepEqual([lost.lost.length, lost.files], [1, 3])
+})
+
+test('`runRestoreJob()` calls a chunk unreadable, not damaged, while one of its copies may be whole', async () => {
+  const { store } = reader.packs
+  const id = 'ab'.repeat(32)
+  const get: BlobStore['get'] = (name, options) =>
+    name.endsWith(id)
+      ? Promise.reject(new Failure('storage.offline', 'Its disk fails', { facts: { errno: 'EIO' } }))
+      : store.get(name, options)
+  const packs = [...job.packs, { kind: 'data', bytes: 9000, id } as const]
+  const copies = [
+    { pack: packs.length - 1, number: 0 },
+    { pack: 0, number: 1_000_000 },
+  ]
+  const changed = job.files[1]?.extents[0]?.place ?? -1
+  for (const order of [copies, copies.toReversed()]) {
+    const places = job.places.map((each, at) => (at === changed ? { ...each, copies: order } : each))
+    const failing = { ...reader.packs, store: { ...store, get } }
+    const { lost } = await runRestoreJob(failing, target, { ...job, packs, places })
+    assert.deepEqual(
+      lost.map(({ how, problem }) => [how, problem.path, problem.code]),
+      [['unreadable', 'b', 'EUNREADABLE']],
+    )
+  }
 })
 
 test('`runRestoreJob()` rewrites only the blocks of a chunk that differ', async () => {

@@ -117,6 +117,8 @@ interface Work {
   copy: number
   /** Pieces of chunks whose copy is damaged, for the next copy. */
   again: Wanted
+  /** By place: why a copy could not be read that may be whole. */
+  readonly unreadable: Map<number, unknown>
   files: number
   bytes: number
   bytesWritten: number
@@ -134,7 +136,8 @@ export async function runRestoreJob(
   job: RestoreJob,
 ): Promise<RestoreResult> {
   const results = { problems: [], lost: [], files: 0, bytes: 0, bytesWritten: 0, bytesKept: 0 }
-  const work: Work = { ...results, reader, target, job, open: new Set(), copy: 0, again: new Map() }
+  const rounds = { copy: 0, again: new Map(), unreadable: new Map() }
+  const work: Work = { ...results, ...rounds, reader, target, job, open: new Set() }
   try {
     let wanted = planPieces(work)
     for (; wanted.size > 0; work.copy++) {
@@ -382,16 +385,18 @@ function differingBlocks(there: Buffer, bytes: Uint8Array): Uint8Array[] {
 
 /**
  * Damage is a problem of the files that need it, unless another copy of the chunk is to be tried; anything
- * else stops the restore.
+ * else stops the restore. A chunk counts as damaged only if all its copies are.
  */
 function blame(work: Work, places: readonly number[], wanted: Wanted, error: unknown): void {
-  const { how, problem } = lostTo('', error)
+  const { how: howHere } = lostTo('', error)
   for (const place of places) {
+    if (howHere === 'unreadable') work.unreadable.set(place, error)
     const pieces = wanted.get(place) ?? []
     if (work.copy + 1 < work.job.places[place]!.copies.length) {
       work.again.set(place, pieces)
       continue
     }
+    const { how, problem } = lostTo('', work.unreadable.get(place) ?? error)
     for (const { file } of pieces) {
       loseFile(work, file, { how, problem: { ...problem, path: file.path } })
       endPiece(work, file)

@@ -24,7 +24,7 @@ import {
   packInRuns,
   type ChunkIndex,
 } from './chunk-index.ts'
-import { isDamage } from './damage.ts'
+import { isDamage, isUnreadable } from './damage.ts'
 import type { HostFolder } from './host-folder.ts'
 import { domainKeys, type Access } from './keys.ts'
 import { openLineage } from './lineage.ts'
@@ -115,7 +115,7 @@ function packKind(code: number): PackKind {
 
 /**
  * A chunk's plaintext, from another copy if the first is damaged; the view is the cache's: copy what is kept.
- * Fails: storage.*, repo.corrupt, as the first copy fails when all do.
+ * Fails: storage.*, repo.corrupt, as the first copy fails when all do, or the first that cannot be read now.
  */
 export async function readChunk(reader: SnapshotReader, id: Uint8Array): Promise<Uint8Array> {
   const first = placeOfChunk(reader, id)
@@ -123,15 +123,17 @@ export async function readChunk(reader: SnapshotReader, id: Uint8Array): Promise
     return await readChunkAt(reader.packs, first.place, first.number, id)
   } catch (error) {
     if (!isDamage(error)) throw error
+    let failure = error
     for (const { place, number, pack } of copiesOfChunk(reader, id)) {
       if (pack === first.pack && number === first.number) continue
       try {
         return await readChunkAt(reader.packs, place, number, id)
       } catch (again) {
         if (!isDamage(again)) throw again
+        if (isUnreadable(again) && !isUnreadable(failure)) failure = again
       }
     }
-    throw error
+    throw failure
   }
 }
 
@@ -225,11 +227,10 @@ export interface WalkBudget {
   left: number
 }
 
-/** Twice what the signed totals of the snapshot say, and a margin; no bound where they do not say it. */
+/** Twice what the signed totals of the snapshot say, and a margin. */
 export function newWalkBudget({ snapshot }: Pick<SnapshotReader, 'snapshot'>): WalkBudget {
-  const { files, directories, others = 0 } = snapshot.totals
-  const entries = files === undefined || directories === undefined ? Infinity : files + directories + others
-  return { snapshot: snapshot.id, left: entries * 2 + WALK_MARGIN_ENTRIES }
+  const { files, directories, others } = snapshot.totals
+  return { snapshot: snapshot.id, left: (files + directories + others) * 2 + WALK_MARGIN_ENTRIES }
 }
 
 /** Counts one entry at `depth` directories below the root. Fails: repo.corrupt. */
