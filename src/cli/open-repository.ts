@@ -49,7 +49,8 @@ export async function withRepository<T>(
     const credential = await readCredential(context, loaded, store)
     const host = openHostFolder(cacheFolder(context, loaded), credential.repository)
     const known = readHostState(host).config
-    const open = { signal: context.signal, ...(known === undefined ? {} : { known }) }
+    const say = (text: string): void => warn(context.printer, text)
+    const open = { signal: context.signal, warn: say, ...(known === undefined ? {} : { known }) }
     const limit = options.uploadLimit ?? repository.uploadLimit
     const used = limit === undefined ? store : limitedStore(store, limit, { signal: context.signal })
     const access = await openRepository(used, credential, open)

@@ -151,6 +151,58 @@ test('readConfig() sees a store that went back, or that tells another story', as
   await assert.rejects(readConfig(repo.store, { ...repo.pinned, known }), fails('repo.rolledback'))
 })
 
+/** What whoever has no keys can put under a higher number. */
+async function junkFor(repo: Made, name: string): Promise<Uint8Array[]> {
+  const genuine = Buffer.from(await repo.store.get('config/1'))
+  const other = newKit()
+  assert.ok(other.authoritySeed)
+  const { repository } = repo.kit
+  const place = { kind: 'config', repository, name } as const
+  const payload = { ...repo.first.config, n: 9, previous: repo.first.sha256 }
+  return [
+    Buffer.from('junk'),
+    genuine.subarray(0, 300),
+    genuine,
+    encodeSigned({ ...place, payload }, other.authoritySeed),
+    encodeSigned({ ...place, repository: other.repository, payload }, other.authoritySeed),
+  ]
+}
+
+test('readConfig() passes over what the authority did not sign, down to the remembered config', async () => {
+  const repo = await made()
+  const second = await next(repo, repo.first, 'two')
+  for (const [at, junk] of (await junkFor(repo, 'config/9')).entries()) {
+    await repo.store.put('config/9', junk)
+    for (const known of [repo.first, second]) {
+      const said: string[] = []
+      const warn = (text: string): void => void said.push(text)
+      const open = await readConfig(repo.store, { ...repo.pinned, known: knownFrom(known), warn })
+      assert.equal(open.config.n, 2, `junk ${at}`)
+      assert.equal(said.length, 1)
+      assert.match(said[0] ?? '', /config\/9.* passed over/)
+    }
+    const alone = await readConfig(repo.store, repo.pinned).catch((error: unknown) => error)
+    assert.ok(isFailure(alone) && alone.code !== 'repo.newer', 'without memory it may be a revocation')
+    await repo.store.delete('config/9')
+  }
+})
+
+test('readConfig() passes over nothing at or below the remembered config, nor what is newer', async () => {
+  const repo = await made()
+  const second = await next(repo, repo.first, 'two')
+  const options = { ...repo.pinned, known: knownFrom(second) }
+  await repo.store.put('config/9', Buffer.from('junk'))
+  await repo.store.put('config/8', Buffer.from('backstock 2 config of another format'))
+  await assert.rejects(readConfig(repo.store, options), fails('repo.newer'))
+  await repo.store.delete('config/8')
+  await replace(repo.store, 'config/2', Buffer.from('junk'))
+  await assert.rejects(readConfig(repo.store, options), fails('repo.corrupt'))
+  await repo.store.delete('config/2')
+  await assert.rejects(readConfig(repo.store, options), fails('repo.rolledback'))
+  await repo.store.delete('config/1')
+  await assert.rejects(readConfig(repo.store, options), fails('repo.rolledback'))
+})
+
 test('readConfig() sees a predecessor that is swapped or lost on the way to the known one', async () => {
   const repo = await made()
   const second = await next(repo, repo.first, 'two')

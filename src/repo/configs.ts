@@ -2,7 +2,7 @@
  * The signed configs of a repository in its store: reading the one that counts, and putting the next one.
  * Their fields are src/format/config.ts; what changes them is key-changes.ts.
  */
-import { Failure, isFailure } from '../base/failure.ts'
+import { assert, Failure, isFailure } from '../base/failure.ts'
 import { configName, configNumber, parseConfig } from '../format/config.ts'
 import type { Config } from '../format/config.ts'
 import { publicKeyOf } from '../format/curve-keys.ts'
@@ -11,6 +11,7 @@ import {
   encodeSigned,
   peekRepository,
   SIGNED_BYTES_MAX,
+  type SignedObject,
   verifySigned,
 } from '../format/signed.ts'
 import type { BlobStore } from '../storage/store.ts'
@@ -19,6 +20,8 @@ import type { BlobStore } from '../storage/store.ts'
 export const CONFIG_ATTEMPTS_MAX = 8
 /** Predecessors that one reading follows back to the remembered config. */
 const CHAIN_LENGTH_MAX = 10_000
+/** What is wrong with an object that the authority did not sign. */
+const UNSIGNED = ['repo.corrupt', 'repo.forged', 'repo.foreign'] as const
 
 /** A config whose signature was checked. */
 export interface OpenConfig {
@@ -45,24 +48,39 @@ export interface ReadConfigOptions {
   readonly authority?: string
   readonly known?: KnownConfig
   readonly signal?: AbortSignal
+  /** Hears of each config that was passed over. */
+  readonly warn?: (text: string) => void
 }
 
 /**
  * The highest config of the store, verified; with `known`, also that it follows from the remembered one.
+ *
+ * Whoever writes to the store without keys can put junk under a higher number. With `known` that does not
+ * stop us: what the authority did not sign is passed over, down to the remembered config. Without it a
+ * damaged config, perhaps one that revokes a writer, cannot be told from junk, and a person has to look.
  * Fails: repo.missing, repo.foreign, repo.forged, repo.newer, repo.corrupt, repo.rolledback.
  */
 export async function readConfig(store: BlobStore, options: ReadConfigOptions = {}): Promise<OpenConfig> {
-  const highest = await highestConfig(store)
+  const places = await configPlaces(store)
   const { known } = options
-  if (highest === undefined) {
+  if (places.length === 0) {
     if (known !== undefined) throw rolledBack(store, known, 'it holds no config at all')
     await refuseRemains(store)
     const message = `Cannot open the repository in ${store.location}: there is none`
     throw new Failure('repo.missing', message, { facts: { store: store.location } })
   }
-  const open = await readConfigNumber(store, highest, options)
-  if (known !== undefined) await checkConfigFollows(store, open, known, options)
-  return open
+  for (const place of places) {
+    const object = await readConfigObject(store, place, options)
+    if (!(object instanceof Failure)) {
+      const open = openConfigObject(object, place.n)
+      if (known !== undefined) await checkConfigFollows(store, open, known, options)
+      return open
+    }
+    if (known === undefined || place.n <= known.n) throw object
+    options.warn?.(`${object.message}: it is passed over (put it aside if it is junk, else back from a copy)`)
+  }
+  assert(known, 'without a remembered config nothing is passed over')
+  throw rolledBack(store, known, 'all its configs are damaged or forged')
 }
 
 /**
@@ -77,14 +95,14 @@ async function refuseRemains(store: BlobStore): Promise<void> {
   }
 }
 
-/** Number and size of the highest config, or undefined if there is none. */
-async function highestConfig(store: BlobStore): Promise<ConfigPlace | undefined> {
-  let highest: ConfigPlace | undefined
+/** Number and size of each config, the highest first. */
+async function configPlaces(store: BlobStore): Promise<ConfigPlace[]> {
+  const places: ConfigPlace[] = []
   for await (const { name, bytes } of store.list('config/')) {
     const n = configNumber(name)
-    if (n !== undefined && n > (highest?.n ?? 0)) highest = { n, bytes }
+    if (n !== undefined) places.push({ n, bytes })
   }
-  return highest
+  return places.sort((one, other) => other.n - one.n)
 }
 
 /** Signs and puts a config under its own number; false if that number is taken. Fails: as put(). */
@@ -108,19 +126,44 @@ export async function putConfig(
   return { config, sha256: object.sha256 }
 }
 
+/** Fails: as readConfig(). */
 async function readConfigNumber(
+  store: BlobStore,
+  place: ConfigPlace,
+  options: ReadConfigOptions,
+): Promise<OpenConfig> {
+  const object = await readConfigObject(store, place, options)
+  if (object instanceof Failure) throw object
+  return openConfigObject(object, place.n)
+}
+
+/**
+ * An object that the authority signed, or why it is none: anyone may have put it there. Fails: repo.newer,
+ * as get().
+ */
+async function readConfigObject(
   store: BlobStore,
   { n, bytes: size }: ConfigPlace,
   options: ReadConfigOptions,
-): Promise<OpenConfig> {
+): Promise<SignedObject | Failure> {
   const name = configName(n)
-  if (size > SIGNED_BYTES_MAX) {
-    throw new Failure('repo.corrupt', `Cannot read ${name}: it has ${size} bytes`, { facts: { what: name } })
-  }
+  if (size > SIGNED_BYTES_MAX)
+    return new Failure('repo.corrupt', `Cannot read ${name}: it has ${size} bytes`, { facts: { what: name } })
   const bytes = await store.get(name, options.signal === undefined ? {} : { signal: options.signal })
-  const repository = options.repository ?? peekRepository(bytes, name)
-  const object = decodeSigned(bytes, { kind: 'config', repository, name })
-  if (options.authority !== undefined) verifySigned(object, Buffer.from(options.authority, 'hex'))
+  try {
+    const repository = options.repository ?? peekRepository(bytes, name)
+    const object = decodeSigned(bytes, { kind: 'config', repository, name })
+    if (options.authority !== undefined) verifySigned(object, Buffer.from(options.authority, 'hex'))
+    return object
+  } catch (error) {
+    const isUnsigned = UNSIGNED.some((code) => isFailure(error, code))
+    if (isUnsigned && error instanceof Failure) return error
+    throw error
+  }
+}
+
+function openConfigObject(object: SignedObject, n: number): OpenConfig {
+  const { name, repository } = object
   const config = parseConfig(object.payload, name)
   verifySigned(object, Buffer.from(config.authority, 'hex'))
   if (config.n !== n || config.repository !== repository) {

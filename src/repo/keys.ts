@@ -19,7 +19,7 @@ import type { BlobStore } from '../storage/store.ts'
 import { idKeyHash, indexKeyHash, openBundle, putBundle } from './bundles.ts'
 import type { FullBundle } from './bundles.ts'
 import { putConfig, readConfig } from './configs.ts'
-import type { KnownConfig, OpenConfig } from './configs.ts'
+import type { OpenConfig, ReadConfigOptions } from './configs.ts'
 import type { Credential, Kit } from './kit.ts'
 
 export type Role = 'owner' | 'restorer' | 'janitor' | 'writer'
@@ -112,7 +112,7 @@ export async function createKeys(options: CreateKeysOptions): Promise<OpenConfig
 export async function openRepository(
   store: BlobStore,
   credential: Credential,
-  options: { readonly known?: KnownConfig; readonly signal?: AbortSignal } = {},
+  options: Pick<ReadConfigOptions, 'known' | 'signal' | 'warn'> = {},
 ): Promise<Access> {
   const { repository, authority } = credential
   return openKeys(store, await readConfig(store, { ...options, repository, authority }), credential)

@@ -194,3 +194,15 @@ test('a backup keeps the evidence that the store hides newer snapshots, until th
   )
   assert.match(state.toString(), /missing/)
 })
+
+test('junk under a higher config number stops no backup of a host with memory, and check finds it', async () => {
+  writeFileSync(join(host.dir, 'repo/config/1000000'), 'junk')
+  const outcome = await here(host, ['backup', 'media'])
+  assert.equal(outcome.exit, 0, outcome.stderr)
+  assert.match(outcome.stderr, /config\/1000000.* passed over/)
+  const check = await here(host, ['check', '--json'])
+  assert.equal(check.exit, 1)
+  assert.match(check.stdout, /"config\.corrupt"/)
+  rmSync(join(host.dir, 'cache'), { recursive: true })
+  assert.equal((await here(host, ['snapshots'])).exit, 23, 'without memory it could be a lost revocation')
+})
