@@ -95,6 +95,18 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   })
 }
 
+test('an old Node ends by SIGUSR2 instead of handing on what means its own end', async () => {
+  const args = ['--require', oldNode, clone, 'wait', 'SIGUSR2']
+  const launcher = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] })
+  const [line] = (await once(launcher.stdout, 'data')) as [Buffer]
+  launcher.kill('SIGUSR2')
+  try {
+    assert.deepEqual(await once(launcher, 'exit'), [null, 'SIGUSR2'])
+  } finally {
+    process.kill(told({ stdout: line.toString() }).pid)
+  }
+})
+
 test('an installed package runs dist/ through a symlink, with the Node hoisted above it', () => {
   makePackage('installed/node_modules/backstock', 'dist/cli/main.js')
   provideBundledNode('installed')

@@ -23,6 +23,10 @@ export function cancelOnSignals(exit: number, env: Record<string, string | undef
   if (launcher === undefined || !hasPosix()) return cancelling.signal
   // The launcher hands signals on, except the one that it cannot see: being killed.
   process.on(LAUNCHER_ENDED, () => cancel('the end of its launcher'))
-  if (!endWithParent(Number(launcher), LAUNCHER_ENDED)) process.exit(exit)
+  if (!endWithParent(Number(launcher), LAUNCHER_ENDED)) {
+    const is = `its launcher, process ${launcher} by ${LAUNCHER}, has ended or did not start it`
+    process.stderr.write(`backstock: Cannot run: ${is} (start bin/backstock, or unset ${LAUNCHER})\n`)
+    process.exit(exit)
+  }
   return cancelling.signal
 }
