@@ -27,7 +27,7 @@ after(() => {
   dropRepository(shop.repository)
 })
 
-test('check() refuses a directory that has one node twice, and not the snapshot made against it', async () => {
+test('check() refuses a directory that has a node twice, and not the snapshot made against it', async () => {
   const repository = freshCopy(shop.repository, 'twice')
   const leaf = leafOf([])
   const { ids } = await plantChunks(freshCopy(shop.repository, 'ids'), 'tree', [

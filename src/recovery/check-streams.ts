@@ -90,19 +90,20 @@ export function checkStreams(
   const known = new Set(parts.config.domains.map((domain) => domain.id))
   const unread = unreadStreams(findings)
   for (const hidden of hiddenHeads(parts.heads, parts.snapshots))
-    if (known.has(hidden.stream.split('/')[0] ?? '') && !unread.has(hidden.stream))
-      reportHidden(findings, hidden)
+    if (known.has(hidden.stream.split('/')[0] ?? ''))
+      reportHidden(findings, hidden, unread.get(hidden.stream) ?? 0)
 }
 
-/** `<domain>/<source>` of snapshots that are there and cannot be read now: nobody hid them. */
-function unreadStreams({ list }: Findings): Set<string> {
-  const unread = list.filter(({ code }) => code === 'object.unreadable')
-  return new Set(
-    unread.flatMap(({ object = '' }) => {
-      const [, domain, , source] = /^d\/([^/]+)\/(snapshots)\/([^/]+)\//.exec(object) ?? []
-      return domain === undefined ? [] : [`${domain}/${source}`]
-    }),
-  )
+/** By `<domain>/<source>`: how many snapshots are there that cannot be read now. */
+function unreadStreams({ list }: Findings): Map<string, number> {
+  const unread = new Map<string, number>()
+  for (const { code, object = '' } of list) {
+    const [, domain, source] = /^d\/([^/]+)\/snapshots\/([^/]+)\//.exec(object) ?? []
+    if (code !== 'object.unreadable' || domain === undefined) continue
+    const stream = `${domain}/${source}`
+    unread.set(stream, (unread.get(stream) ?? 0) + 1)
+  }
+  return unread
 }
 
 /** By `<domain>/<source>`. */
@@ -117,14 +118,23 @@ export function streamsOf(snapshots: readonly StoredSnapshot[]): Map<string, Sto
   return streams
 }
 
-function reportHidden(findings: Findings, { source, counter, instead, newest }: HiddenHead): void {
+/** `unread`: snapshots of the stream that cannot be read now; what is missing may be among them, or not. */
+function reportHidden(
+  findings: Findings,
+  { source, counter, instead, newest }: HiddenHead,
+  unread: number,
+): void {
   const is =
     instead.length > 0
       ? `snapshot ${counter} of "${source}" is another one than this host has seen`
       : `this host has seen snapshot ${counter} of "${source}", the store shows ${
           newest === 0 ? 'none' : `${newest} as the latest`
         }`
-  addFinding(findings, 'stream.hidden', `Someone hid, lost or replaced snapshots: ${is}`, {
+  const or =
+    instead.length === 0 && unread > 0
+      ? `, unless it is among the ${unread} that cannot be read now: make these readable and check again`
+      : ''
+  addFinding(findings, 'stream.hidden', `Someone hid, lost or replaced snapshots: ${is}${or}`, {
     snapshots: instead.map((snapshot) => snapshot.id),
   })
 }

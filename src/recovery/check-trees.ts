@@ -53,8 +53,15 @@ interface Counted {
   children: number
 }
 
-/** `snapshots`: ascending by domain, source and counter. Fails: storage.* that ends the check, cancelled. */
-export async function checkTrees(context: TreesContext, snapshots: readonly StoredSnapshot[]): Promise<void> {
+/**
+ * `snapshots`: ascending by domain, source and counter. Returns whether all could be read that says which
+ * chunks they need. Fails: storage.* that ends the check, cancelled.
+ */
+export async function checkTrees(
+  context: TreesContext,
+  snapshots: readonly StoredSnapshot[],
+): Promise<boolean> {
+  let isWhole = true
   for (const [id, domain] of context.domains) {
     const own = snapshots.filter((snapshot) => snapshot.domain === id)
     const refs = newRefsReader(
@@ -64,8 +71,9 @@ export async function checkTrees(context: TreesContext, snapshots: readonly Stor
       domain,
       context.checked.packs,
     )
-    if (own.length > 0) await checkDomain(context, domain, refs, own)
+    if (own.length > 0 && !(await checkDomain(context, domain, refs, own))) isWhole = false
   }
+  return isWhole
 }
 
 async function checkDomain(
@@ -73,7 +81,7 @@ async function checkDomain(
   domain: DomainKeys,
   refs: RefsReader,
   snapshots: readonly StoredSnapshot[],
-): Promise<void> {
+): Promise<boolean> {
   const { findings, access } = context
   const canReadTrees = canReadContents(domain)
   if (!canReadTrees) {
@@ -90,6 +98,7 @@ async function checkDomain(
     ? newPackReader(access.store, readerKeys(domain, access.config.repository))
     : undefined
   const bases = new Map<string, Counted>()
+  let areWhole = true
   for (const snapshot of snapshots) {
     context.onSnapshot()
     const base = takeBase(bases, snapshot)
@@ -97,11 +106,13 @@ async function checkDomain(
       blameByLineage(context.checked, snapshot)
       continue
     }
-    const counts = await checkSnapshot(context, domain, { snapshot, refs, packs, base })
+    const { isWhole, counts } = await checkSnapshot(context, domain, { snapshot, refs, packs, base })
+    areWhole &&= isWhole
     const coming = children.get(`${snapshot.source}/${snapshot.id}`) ?? 0
     if (counts !== undefined && coming > 0)
       bases.set(`${snapshot.source}/${snapshot.id}`, { snapshot, counts, children: coming })
   }
+  return areWhole
 }
 
 /** The parent's count, to be changed; a copy while others still need it. */
@@ -127,7 +138,14 @@ function blameByLineage(checked: CheckedRuns, snapshot: StoredSnapshot): void {
   if (lostRun !== undefined) addHurtSnapshot(lostRun, snapshot.id)
 }
 
-/** Returns the count if it can serve as a base. */
+/** What is known of the chunks that a snapshot needs. */
+interface Needs {
+  /** They all are known, at least those that the credential can see. */
+  readonly isWhole: boolean
+  /** If it can serve as a base. */
+  readonly counts?: Counts
+}
+
 async function checkSnapshot(
   context: TreesContext,
   domain: DomainKeys,
@@ -137,7 +155,7 @@ async function checkSnapshot(
     readonly packs: PackReader | undefined
     readonly base: Counted | undefined
   },
-): Promise<Counts | undefined> {
+): Promise<Needs> {
   const { access, host, findings, checked, tally, onNode } = context
   const { snapshot, refs, packs } = of
   const { repository } = access.config
@@ -151,7 +169,7 @@ async function checkSnapshot(
     const record = await readRefs(refs, index, snapshot)
     if (packs === undefined) {
       if (record !== undefined) checkRefsAlone(refs, snapshot, record, lostRun)
-      return undefined
+      return { isWhole: record !== undefined }
     }
     const reader = { snapshot, keys: packs.keys, index, packs, rebuilt }
     const open: OpenTree = (counts, base) =>
@@ -166,14 +184,14 @@ async function checkSnapshot(
       if (!isSameRefs(difference)) await reportRefs(refs, snapshot, difference)
     }
     if (!tree.isWhole || isHurt(tree.counts)) await nameHurtFiles(findings, tree)
-    return tree.isWhole ? tree.counts : undefined
+    return tree.isWhole ? { isWhole: true, counts: tree.counts } : { isWhole: false }
   } catch (error) {
     // A tree without end or bottom: only a writer that lies makes one.
     if (!isDamage(error)) throw error
     const of = { object: snapshot.name }
     const finding = addFinding(findings, 'tree.lost', `${snapshot.name}: ${error.message}`, of)
     addHurtFile(finding, snapshot.id, '/', true)
-    return undefined
+    return { isWhole: false }
   } finally {
     detachIndex(index)
   }

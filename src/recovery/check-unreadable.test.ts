@@ -5,9 +5,19 @@ import { Failure } from '../base/failure.ts'
 import { readHostState } from '../repo/host-folder.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { check, type CheckReport } from './check.ts'
-import { dropRepository, through, type TestRepository } from '../../test/harness/engine.ts'
+import { dropRepository, noise, through, type TestRepository } from '../../test/harness/engine.ts'
 import { backUpShop, makeShop, type TestShop } from '../../test/harness/lost-files.ts'
-import { freshCopy, objectsOf } from '../../test/harness/tampering.ts'
+import {
+  change,
+  flip,
+  freshCopy,
+  leafOf,
+  objectsOf,
+  payloadOf,
+  plantChunks,
+  plantRoot,
+  signSnapshot,
+} from '../../test/harness/tampering.ts'
 
 let shop: TestShop
 let copies = 0
@@ -60,7 +70,7 @@ test('check() says of each kind of object that it cannot be read now', async () 
   }
 })
 
-test('check() keeps what it knew of a pack that cannot be read now, and hides no snapshot', async () => {
+test('check() keeps what it knew of a pack that cannot be read now', async () => {
   const repository = copyOf()
   const before = await run(repository)
   const known = readHostState(repository.host)
@@ -70,11 +80,47 @@ test('check() keeps what it knew of a pack that cannot be read now, and hides no
   assert.ok((hurt?.fileCount ?? 0) > 0, 'it names what waits for it')
   const id = pack.slice(-64)
   assert.equal(readHostState(repository.host).checked[id], known.checked[id])
-  const newest = objectsOf(repository, '/snapshots/').at(-1) ?? ''
-  const report = await run(withBadSector(repository, newest))
-  assert.deepEqual(
-    report.findings.filter(({ severity }) => severity === 'error').map(({ code, object }) => [code, object]),
-    [['object.unreadable', newest]],
-  )
   assert.equal(before.coverage.packsCovered, before.coverage.packs)
+})
+
+/** What the check says of hidden snapshots. */
+async function hiddenOf(repository: TestRepository): Promise<string[]> {
+  const { findings } = await run(repository)
+  return findings
+    .filter(({ code, severity }) => code === 'stream.hidden' && severity === 'error')
+    .map(({ message }) => message)
+}
+
+test('an unreadable snapshot does not silence that the newest ones are hidden or replaced', async () => {
+  const repository = copyOf()
+  assert.deepEqual((await run(repository)).findings, [])
+  const [first = '', newest = ''] = objectsOf(repository, '/snapshots/')
+  const [maybe, ...others] = await hiddenOf(withBadSector(repository, newest))
+  assert.deepEqual(others, [])
+  assert.match(maybe ?? '', /seen snapshot 2 .* unless it is among the 1 that cannot be read now/)
+
+  await signSnapshot(repository, { ...payloadOf(repository, newest), tags: ['other'] })
+  const [replaced] = await hiddenOf(withBadSector(repository, first))
+  assert.match(replaced ?? '', /snapshot 2 .* is another one than this host has seen$/)
+})
+
+test('check() does not call damage harmless while it cannot read who needs what is damaged', async () => {
+  const repository = copyOf()
+  const spare = await plantChunks(repository, 'data', [{ kind: 'data', bytes: noise(5, 9000) }])
+  await plantRoot(repository, { kind: 'tree', bytes: leafOf([]) }, [spare])
+  const pack = objectsOf(repository, spare.pack)[0] ?? ''
+  change(repository, pack, (bytes) => flip(bytes, 10))
+  const severityIn = ({ findings }: CheckReport): string | undefined =>
+    findings.find(({ object }) => object === pack)?.severity
+  assert.equal(severityIn(await run(repository)), 'warning')
+  const snapshot = objectsOf(shop.repository, '/snapshots/')[0] ?? ''
+  assert.equal(severityIn(await run(withBadSector(repository, snapshot))), 'error')
+  let trees = 0
+  for (const name of objectsOf(shop.repository, '/meta/')) {
+    const report = await run(withBadSector(repository, name))
+    const isTree = report.findings.some(({ files }) => files.some(({ below }) => below))
+    assert.equal(severityIn(report), isTree ? 'error' : 'warning', name)
+    if (isTree) trees++
+  }
+  assert.ok(trees > 0)
 })

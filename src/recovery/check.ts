@@ -102,8 +102,11 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   const onSnapshot = (): void => {
     progress('trees', snapshots.length, 0)
   }
-  await checkTrees({ findings, access, host, domains, checked, tally, onNode, onSnapshot }, snapshots)
-  forgiveUnneeded(checked)
+  const trees = { findings, access, host, domains, checked, tally, onNode, onSnapshot }
+  const areTreesWhole = await checkTrees(trees, snapshots)
+  // Below what cannot be read or found lies more that a snapshot may need.
+  const areNeedsKnown = areTreesWhole && snapshots.length === names.length && isIndexWhole(checked)
+  if (areNeedsKnown) forgiveUnneeded(checked)
   rememberHeads(host, findings, snapshots)
   const counts = {
     objects: inventory.objects,
@@ -130,10 +133,8 @@ function newProgress(
   }
 }
 
-/** Damage that hurts no file and no record of any snapshot is a warning. */
+/** Damage that hurts no file and no record of any snapshot is a warning. Only when all their needs are known. */
 function forgiveUnneeded(checked: CheckedRuns): void {
-  // Below what cannot be found lies more that a snapshot may need.
-  if (!isIndexWhole(checked)) return
   for (const { damage } of checked.packs.values()) {
     if (damage === undefined || damage.finding.snapshots.length > 0) continue
     if (damage.finding.severity !== 'error') continue

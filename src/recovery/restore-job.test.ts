@@ -112,7 +112,7 @@ test('`runRestoreJob()` takes a chunk from its other copies when the first ones 
   assert.deepEqual([lost.lost.length, lost.files], [1, 3])
 })
 
-test('`runRestoreJob()` calls a chunk unreadable, not damaged, while one of its copies may be whole', async () => {
+test('`runRestoreJob()` calls a chunk unreadable, not damaged, while a copy may be whole', async () => {
   const { store } = reader.packs
   const id = 'ab'.repeat(32)
   const get: BlobStore['get'] = (name, options) =>
