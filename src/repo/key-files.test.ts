@@ -20,7 +20,7 @@ test('writeKitFile() writes for the owner only, and leaves nothing else behind',
   await writeKitFile(path, formatKit(kit))
   assert.equal((await stat(path)).mode & 0o777, 0o600)
   assert.deepEqual(await readdir(folder), ['identity.age'])
-  assert.deepEqual(await readKitFile(path), { key: kit, warnings: [] })
+  assert.deepEqual(await readKitFile(path), { key: kit, warnings: [], isLocked: false })
 })
 
 test('writeKitFile() never overwrites, and of two at once one wins', async () => {

@@ -7,6 +7,7 @@ import { link, open, rm } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { describeError, errnoOf, Failure } from '../base/failure.ts'
+import { isAgeFile } from '../format/age.ts'
 import { KEY_FILE_BYTES_MAX, parseKit, parseWriter } from './kit.ts'
 import type { Kit, Writer } from './kit.ts'
 
@@ -17,9 +18,12 @@ export interface KeyFile<T> {
 }
 
 /** Fails: as parseKit(), key.missing (no such file), host.file. */
-export async function readKitFile(path: string, passphrase?: string): Promise<KeyFile<Kit>> {
+export async function readKitFile(
+  path: string,
+  passphrase?: string,
+): Promise<KeyFile<Kit> & { readonly isLocked: boolean }> {
   const { bytes, warnings } = await readKeyFile(path)
-  return { key: parseKit(bytes, `"${path}"`, passphrase), warnings }
+  return { key: parseKit(bytes, `"${path}"`, passphrase), warnings, isLocked: isAgeFile(bytes) }
 }
 
 /** Fails: as parseWriter(), key.missing (no such file), host.file. */

@@ -196,6 +196,12 @@ test('12: an identity locked with a passphrase opens with it alone', async () =>
     writeConfig(locked, { repository: 'store: repo, identity: id.age' })
     const missing = await here(locked, ['snapshots', '--json'])
     assert.deepEqual([missing.exit, eventOf(missing, 'error')['code']], [12, 'key.missing'])
+    const passphrase = 'passphrase: { env: BACKSTOCK_PASS }'
+    writeConfig(locked, { repository: `store: other, identity: plain.age, ${passphrase}` })
+    cpSync(join(host.dir, 'identity.age'), join(locked.dir, 'plain.age'))
+    const refused = await here(withPass('horse'), ['init', '--json'])
+    assert.deepEqual([refused.exit, eventOf(refused, 'error')['code']], [20, 'config.invalid'])
+    assert.match(String(eventOf(refused, 'error')['message']), /plain\.age" is not locked/)
   } finally {
     dropHost(locked)
   }

@@ -71,8 +71,9 @@ async function ownKit(
   passphrase: string | undefined,
 ): Promise<{ kit: Kit; isNew: boolean }> {
   try {
-    const { key, warnings } = await readKitFile(path, passphrase)
+    const { key, warnings, isLocked } = await readKitFile(path, passphrase)
     for (const text of warnings) warn(context.printer, text)
+    if (passphrase !== undefined && !isLocked) throw notLocked(path)
     refuseUsed(context, loaded, path, key)
     return { kit: key, isNew: false }
   } catch (error) {
@@ -88,6 +89,13 @@ async function ownKit(
   }
   await writeKitFile(path, passphrase === undefined ? formatKit(kit) : formatLockedKit(kit, passphrase))
   return { kit, isNew: true }
+}
+
+/** Who configures a passphrase must not be left with a file that opens without it. */
+function notLocked(path: string): Failure {
+  const is = `the identity "${path}" is not locked (with repository.passphrase it must be)`
+  const hint = `Lock it: \`age -p -a -o NEW "${path}"\`, then put NEW in its place; or name another file.`
+  return new Failure('config.invalid', `Cannot create the repository: ${is}`, { facts: { path, hint } })
 }
 
 /** A kit belongs to one repository: two with one id would be taken for each other. */
