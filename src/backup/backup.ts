@@ -157,7 +157,7 @@ export async function backup(
 
 function beforeOf(head: StoredSnapshot, host: HostFolder): SourceBefore {
   const roots = readHostState(host).roots?.[`${head.domain}/${head.source}`] ?? {}
-  return { files: head.totals.files ?? 0, bytes: head.totals.bytes ?? 0, roots }
+  return { files: head.totals.files, bytes: head.totals.bytes ?? 0, roots }
 }
 
 function beginRun(

@@ -3,8 +3,8 @@
  * others stay where they lie.
  *
  * A map that became scattered has its worst runs stored whole again, so that reading a file back does not
- * take ever more chunks of ever more packs. That costs at most a tenth of what the changed pages cost, so
- * that no increment suddenly is as large as a full; a map may stay scattered for as long as that takes.
+ * take ever more chunks of ever more packs. That costs at most a tenth of what the changed pages cost, or one
+ * run a lane, so that no increment suddenly is as large as a full; a map may stay scattered meanwhile.
  */
 import { newReader } from '../base/bytes.ts'
 import { decodeExtents, PAGE_HASH_BYTES, type ChunkRef, type Extents } from '../format/content.ts'

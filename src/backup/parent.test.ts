@@ -33,7 +33,7 @@ function streamOf(given: readonly (readonly [kind: SnapshotKind, bytes: number])
       refs: [],
       epoch: 1,
       tags: [],
-      totals: {},
+      totals: { files: 0, directories: 0, others: 0 },
       sealed: '',
       domain: 'd',
       name: `n${i}`,

@@ -44,7 +44,7 @@ const full = {
   refs: [hex(32)],
   epoch: 1,
   tags: ['before the sale'],
-  totals: { files: 2, bytes: 12 },
+  totals: { files: 2, directories: 1, others: 0, bytes: 12 },
   sealed: Buffer.from('details').toString('base64'),
 }
 const session = {
@@ -99,8 +99,12 @@ test('parseSnapshot() refuses whatever is missing or makes no sense', () => {
     { lineage: [{ ...lineage[0], runs: [{ n: 1_000_000, sha256: hex(32), entries: 1 }] }] },
     { refs: ['short'] },
     { epoch: 0 },
-    { totals: { files: -1 } },
-    { totals: Object.fromEntries(Array.from({ length: 65 }, (_, at) => [`t${at}`, 1])) },
+    { totals: { ...full.totals, files: -1 } },
+    { totals: { ...full.totals, others: 1e15 } },
+    { totals: { files: 1, directories: 1 } },
+    {
+      totals: { ...full.totals, ...Object.fromEntries(Array.from({ length: 65 }, (_, at) => [`t${at}`, 1])) },
+    },
     { sealed: 'not base64!' },
     { completed: '2026-11-22T14:33:25+02:00' },
   ]

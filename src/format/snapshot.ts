@@ -19,6 +19,8 @@ export const SNAPSHOT_LIMITS = {
   refs: 4096,
   tags: 64,
   totals: 64,
+  /** Files, directories and others each: readers walk a tree for as long as its snapshot says. */
+  entries: 1_000_000_000,
   sealedBytes: 16 * 1024 * 1024,
   paths: 65_536,
   owners: 65_536,
@@ -41,6 +43,16 @@ export interface LineageSet {
   readonly runs: readonly LineageRun[]
   readonly packs: number
   readonly bytes: number
+}
+
+/**
+ * Entries of the tree by type, which bound how long it is walked; and numbers for people: bytes, problems, …
+ * by name.
+ */
+export interface SnapshotTotals extends Readonly<Record<string, number>> {
+  readonly files: number
+  readonly directories: number
+  readonly others: number
 }
 
 export interface Snapshot {
@@ -71,8 +83,7 @@ export interface Snapshot {
   readonly refs: readonly string[]
   readonly epoch: number
   readonly tags: readonly string[]
-  /** Numbers for people: files, bytes, … by name. */
-  readonly totals: Readonly<Record<string, number>>
+  readonly totals: SnapshotTotals
   /** Base64 of the sealed SnapshotDetails. */
   readonly sealed: string
 }
@@ -112,6 +123,8 @@ const owners = z
   .record(z.string().regex(/^[0-9]{1,10}$/), z.string().max(256))
   .refine((record) => Object.keys(record).length <= SNAPSHOT_LIMITS.owners, 'has too many entries')
 
+const entries = count.max(SNAPSHOT_LIMITS.entries)
+
 const snapshotShape: z.ZodType<Snapshot> = z.looseObject({
   type: z.literal('snapshot'),
   version: z.literal(SNAPSHOT_VERSION),
@@ -145,7 +158,8 @@ const snapshotShape: z.ZodType<Snapshot> = z.looseObject({
   epoch: z.int().min(1).max(0xffff_ffff),
   tags: z.array(name).max(SNAPSHOT_LIMITS.tags),
   totals: z
-    .record(z.string().max(64), count)
+    .object({ files: entries, directories: entries, others: entries })
+    .catchall(count)
     .refine((record) => Object.keys(record).length <= SNAPSHOT_LIMITS.totals, 'has too many entries'),
   sealed: z
     .string()

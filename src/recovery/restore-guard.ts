@@ -3,6 +3,7 @@ import { realpathSync, statSync, type BigIntStats } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { displayName, pathBytes, rawPath } from '../base/file-entry.ts'
 import { errnoOf, Failure } from '../base/failure.ts'
+import { isDamage } from '../repo/damage.ts'
 import { findEntry, type SnapshotReader } from '../repo/tree-reader.ts'
 import { isExcluded, isSelected, mayHoldSelected, type Selection } from './select.ts'
 
@@ -66,7 +67,7 @@ async function isWritten(
   names: readonly string[],
 ): Promise<boolean> {
   const path = `/${names.join('/')}`
-  if ((await findEntry(reader, path)) === undefined) return false
+  if (!(await isReadable(reader, path))) return false
   let selected = false
   for (let count = 1; count <= names.length; count++) {
     const above = `/${names.slice(0, count).join('/')}`
@@ -74,6 +75,16 @@ async function isWritten(
     selected = isSelected(selection, above, selected)
   }
   return selected || mayHoldSelected(selection, path)
+}
+
+/** What cannot be read is not written either. */
+async function isReadable(reader: SnapshotReader, path: string): Promise<boolean> {
+  try {
+    return (await findEntry(reader, path)) !== undefined
+  } catch (error) {
+    if (!isDamage(error)) throw error
+    return false
+  }
 }
 
 function refused(root: string, is: string, hint = 'Choose a folder outside of the repository.'): Failure {

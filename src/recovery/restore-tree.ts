@@ -120,7 +120,8 @@ export async function takeEvent(state: TreeRestore, event: TreeEvent): Promise<v
     if (selected) makeFolders(state)
   } else if (event.kind === 'leave') {
     const folder = state.open.pop()
-    if (folder?.made === true) state.folders.push({ path: folder.path, entry: leanEntry(folder.entry) })
+    if (folder?.made === true && state.writing !== undefined)
+      state.folders.push({ path: folder.path, entry: leanEntry(folder.entry) })
   } else if (
     !isExcluded(state.selection, event.path) &&
     isSelected(state.selection, event.path, isInSelected(state))

@@ -25,6 +25,7 @@ import {
   type SortedRun,
   mayHold,
   probesOf,
+  searchCopies,
   searchRun,
   type RunPlace,
 } from './sorted-run.ts'
@@ -141,6 +142,21 @@ test('searchRun() answers as a map does, whatever ids share', (t) => {
     }),
     { numRuns: 60 },
   )
+})
+
+test('searchCopies() gives the first copies of a chunk, not all that a forged run lists', (t) => {
+  const id = Buffer.alloc(32, 0x77)
+  const rows = Array.from({ length: 300 }, (_, n) => ({ id, pack: 0, chunk: n, class: 1 }))
+  rows.push({ id: Buffer.alloc(32, 0x76), pack: 0, chunk: 9, class: 2 })
+  const run = makeRun(join(newFolder(t), 'run'), sortedEntries(rows), packTable(1))
+  withReader(run, (reader) => {
+    const copies = searchCopies(reader, id, 0)
+    assert.deepEqual(
+      copies.map(({ chunk }) => chunk),
+      Array.from({ length: 16 }, (_, n) => n),
+    )
+    assert.equal(searchCopies(reader, Buffer.alloc(32, 0x76), 0).length, 1)
+  })
 })
 
 test('one id over three pages is found at its first entry', (t) => {

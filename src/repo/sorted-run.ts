@@ -32,6 +32,8 @@ export const PAGE_CRC_AT = PAGE_BYTES - 4
 export const PAGE_COUNT_AT = PAGE_ENTRIES * INDEX_ENTRY_BYTES
 
 const ID_BYTES = 32
+/** Copies of one chunk that are looked for: threads make a few, a forged run could list millions. */
+const COPIES_MAX = 16
 const BLOOM_KEY_BITS = 10
 /** Pages read at once when a run is checked or scanned. */
 const SCAN_PAGES = 64
@@ -178,17 +180,17 @@ export function searchRun(reader: RunReader, id: Buffer, at: number): RunPlace |
   return undefined
 }
 
-/** All entries with that id, in order; else as searchRun(), which is faster. */
+/** Entries with that id, in order, the first COPIES_MAX; else as searchRun(), which is faster. */
 export function searchCopies(reader: RunReader, id: Buffer, at: number): RunPlace[] {
   const { fences, pageCount } = reader.run
   const high = id.readUInt32BE(at)
   const low = id.readUInt32BE(at + 4)
   const found: RunPlace[] = []
   for (let page = firstPage(fences, pageCount, high, low); page < pageCount; page++) {
-    if (isFenceAbove(fences, page, high, low)) break
+    if (isFenceAbove(fences, page, high, low) || found.length === COPIES_MAX) break
     loadPage(reader, page)
     const end = reader.page.readUInt32LE(PAGE_COUNT_AT) * INDEX_ENTRY_BYTES
-    for (let entry = 0; entry < end; entry += INDEX_ENTRY_BYTES)
+    for (let entry = 0; entry < end && found.length < COPIES_MAX; entry += INDEX_ENTRY_BYTES)
       if (reader.page.compare(id, at, at + ID_BYTES, entry, entry + ID_BYTES) === 0)
         found.push(placeAt(reader.page, entry))
   }

@@ -113,6 +113,11 @@ test('a restore into the repository, or over it, is refused', async () => {
     assert.equal((await restoreOwn(options)).counts.failed, 0)
   assert.deepEqual(namesBelow(place), objects)
   assert.equal(readFileSync(`${root}${from}/tiny`, 'latin1'), 'tiny')
+  // Folders that cannot be read are not written, so they refuse nothing.
+  const failing = through(repository, failingStore(repository.access.store, /\/meta\//))
+  const done = await restoreTo({ repository: failing }, own, root, { delta: true })
+  assert.equal(done.counts.unreadable, 1)
+  assert.deepEqual(namesBelow(place), objects)
   dropRepository(repository)
 })
 

@@ -129,7 +129,7 @@ async function lookBack(
   const hidden = missingHeads(host, [...snapshots, ...revoked], { source })
   for (const text of hidden) warn(context.printer, text)
   const own = writersOf(access).own
-  return { files: newestSnapshot(snapshots.filter(({ domain }) => domain === own))?.totals['files'], hidden }
+  return { files: newestSnapshot(snapshots.filter(({ domain }) => domain === own))?.totals.files, hidden }
 }
 
 function printProblems({ printer }: CommandContext, { source, problems }: BackupSummary): void {

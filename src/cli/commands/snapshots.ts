@@ -51,7 +51,7 @@ export async function run(context: CommandContext, input: InputOf<'snapshots'>):
           isMixed ? sourceLabel(one, writers) : one.source,
           showMoment(printer, Date.parse(one.completed)),
           one.partial ? `${one.kind} (partial)` : one.kind,
-          formatCount(one.totals['files'] ?? 0),
+          formatCount(one.totals.files),
           formatBytes(one.totals['bytes'] ?? 0),
           formatBytes(snapshotFacts(one).bytesStored),
           one.tags.join(','),

@@ -88,7 +88,7 @@ function rowOf(status: SourceStatus, moment: (milliseconds: number) => string): 
     moment(Date.parse(latest.completed)),
     formatDuration(ageSeconds * 1000),
     latest.partial ? `${latest.kind} (partial)` : latest.kind,
-    formatCount(latest.totals['files'] ?? 0),
+    formatCount(latest.totals.files),
     formatBytes(latest.totals['bytes'] ?? 0),
     formatBytes(bytesStored),
     formatCount(snapshots),
