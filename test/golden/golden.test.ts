@@ -8,8 +8,11 @@ import * as fs from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
+import { putConfig, readConfig } from '../../src/repo/configs.ts'
 import { formatKit, parseKit } from '../../src/repo/kit.ts'
+import { openStore } from '../../src/storage/open.ts'
 import { contentKinds, makeRepository, readManifests } from './engine.ts'
 import { manifestOf, type ManifestEntry } from './source-tree.ts'
 
@@ -48,6 +51,21 @@ test('a repository written today is restored by the independent reader', async (
   const made = await makeRepository(repository, source, join(dir, 'cache'))
   fs.writeFileSync(kit, formatKit(made.kit))
   await Promise.all(made.snapshots.map((state) => assertRestored(dir, repository, kit, source, state)))
+})
+
+test('the independent reader refuses a data frame above the bound that the config sets', async (t) => {
+  const dir = newFolder(t)
+  const repository = join(dir, 'repository')
+  fs.cpSync(REPOSITORY, repository, { recursive: true })
+  const store = await openStore(pathToFileURL(repository).href)
+  const kit = parseKit(fs.readFileSync(KIT), KIT)
+  const { config, sha256 } = await readConfig(store, kit)
+  const chunking = { ...config.chunking, cdc: { minBytes: 4096, maskBits: 13, maxBytes: 65_536 } }
+  assert.ok(kit.authoritySeed)
+  assert.ok(await putConfig(store, { ...config, chunking, n: config.n + 1, previous: sha256 }, kit.authoritySeed))
+  await store.close()
+  const restored = promisify(execFile)(process.execPath, [READER, repository, KIT, '--to', join(dir, 'to')])
+  await assert.rejects(restored, /no such frames/)
 })
 
 test('the independent reader is short and independent', () => {

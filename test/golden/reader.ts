@@ -12,7 +12,7 @@ import { crc32, zstdDecompressSync } from 'node:zlib'
 import { Decrypter, identityToRecipient } from 'age-encryption'
 
 type Keys = { meta: Buffer; data: Buffer; idKey: Buffer; indexKey: Buffer }
-type Domain = { store: string; repository: string; id: string; writer: Buffer; any: Keys; epochs: Map<number, Keys> }
+type Domain = { store: string; all: ConfigBody; id: string; writer: Buffer; any: Keys; epochs: Map<number, Keys> }
 type Snapshot = { domain: Domain; name: string; sha256: string; body: SnapshotBody }
 type Place = { kind: number; pack: string; number: number; class: number }
 type Chunks = { idKey: Buffer; read: (id: string, ...classes: number[]) => Buffer }
@@ -21,7 +21,7 @@ type Content = { inline: Buffer; extents: Extent[]; pageBytes: number; hashes: s
 type Entry = ReturnType<typeof readEntry>
 type Run = { n: number; sha256: string; entries: number }
 type ConfigBody = { n: number; previous: string | null; repository: string; authority: string } & {
-  features: { required: string[] }; domains: ConfigDomain[] }
+  features: { required: string[] }; domains: ConfigDomain[]; chunking: { cdc: { maxBytes: number }; pagesRunBytes: number } }
 type ConfigDomain = { id: string; writer: { signing: string }; idKeyHash: string; indexKeyHash: string } & {
   epochs: { epoch: number; meta: string; data: string }[] }
 type SnapshotBody = { id: string; source: string; kind: string; counter: number } & {
@@ -119,11 +119,11 @@ async function openRepository(store: string, kitFile: string): Promise<Domain[]>
     last = next
   }
   ensure(last?.body.features.required.length === 0, 'no config, or features that this reader lacks')
-  return Promise.all(last.body.domains.map((domain) => openDomain(store, repository, domain, identity)))
+  return Promise.all(last.body.domains.map((domain) => openDomain(store, last.body, domain, identity)))
 }
 
 /** Opens the key bundles of a domain, one for each epoch, and believes what the config vouches for. */
-async function openDomain(store: string, repository: string, config: ConfigDomain, identity: string): Promise<Domain> {
+async function openDomain(store: string, all: ConfigBody, config: ConfigDomain, identity: string): Promise<Domain> {
   const recipient = sha256(text(await identityToRecipient(identity))).slice(0, 16)
   const age = new Decrypter()
   age.addIdentity(identity)
@@ -140,7 +140,7 @@ async function openDomain(store: string, repository: string, config: ConfigDomai
     epochs.set(epoch, keys)
   }
   const any = [...epochs.values()][0] as Keys // id key and index key are the same in every epoch
-  return { store, repository, id: config.id, writer: hex(config.writer.signing), any, epochs }
+  return { store, all, id: config.id, writer: hex(config.writer.signing), any, epochs }
 }
 
 /** All snapshots of a domain, verified; each names the one before it in its source by hash. */
@@ -150,7 +150,7 @@ function listSnapshots(domain: Domain): Snapshot[] {
   return list(folder).flatMap((source) => {
     const chain = list(`${folder}/${source}`).map((id) => {
       const name = `${folder}/${source}/${id}`
-      const signed = openSigned<SnapshotBody>(domain.store, domain.repository, 'snapshot', name, domain.writer)
+      const signed = openSigned<SnapshotBody>(domain.store, domain.all.repository, 'snapshot', name, domain.writer)
       ensure(signed.body.source === source && signed.body.id === id, `${name}: names another snapshot`)
       return { domain, name, ...signed }
     })
@@ -188,7 +188,7 @@ function readRun(domain: Domain, set: string, run: Run, places: Map<string, Plac
   ensure(sha256(object) === run.sha256, `${name}: not the run that the snapshot names`)
   const head = new Fields(object.subarray(0, 128))
   const begin = [head.take(8).toString(), head.u16(), head.u16(), head.u32(), head.hex(16), head.hex(8), head.hex(16)]
-  ensure(begin.join() === ['BKSTINDX', 1, 0, run.n, domain.repository, domain.id, set].join(), `${name}: foreign`)
+  ensure(begin.join() === ['BKSTINDX', 1, 0, run.n, domain.all.repository, domain.id, set].join(), `${name}: foreign`)
   ensure(object.readUInt32LE(124) === crc32(object.subarray(0, 124)), `${name}: checksum`)
   const key = hkdf(domain.any.indexKey, head.take(16), text('backstock/1 index run'))
   const [packCount, superseded, entries, length] = [head.u32(), head.u32(), head.u64(), head.u64()]
@@ -217,7 +217,7 @@ function openPack(domain: Domain, { kind, pack }: Place): (place: Place) => Buff
   const footer = object.subarray(-256)
   const fields = new Fields(footer)
   const begin = [fields.take(8).toString(), fields.u16(), fields.u8(), fields.u8(), fields.u32()]
-  const want = ['BKSTPACK', 1, 1, kind, footer.readUInt32LE(12), domain.repository, domain.id]
+  const want = ['BKSTPACK', 1, 1, kind, footer.readUInt32LE(12), domain.all.repository, domain.id]
   ensure([...begin, fields.hex(16), fields.hex(8)].join() === want.join(), `${name}: foreign`)
   ensure(footer.readUInt32LE(248) === crc32(footer.subarray(0, 248)), `${name}: checksum`)
   const epoch = domain.epochs.get(footer.readUInt32LE(12))
@@ -240,7 +240,10 @@ function openPack(domain: Domain, { kind, pack }: Place): (place: Place) => Buff
   })
   header.done()
   ensure(at === end && chunks.length === chunkCount && chunkCount <= 65535, `${name}: frames or chunks of another number`)
-  ensure(frames.every((frame) => Math.ceil(frame.class / 3) === kind && frame.plain <= 2 ** 26), `${name}: no such frames`)
+  const { cdc, pagesRunBytes } = domain.all.chunking
+  const most = kind === 1 ? Math.max(cdc.maxBytes, pagesRunBytes, 320 * 1024) : 2 ** 26
+  ensure(frames.every((frame) => Math.ceil(frame.class / 3) === kind && frame.plain <= most), `${name}: no such frames`)
+  ensure(frames.every((frame) => frame.end - frame.at <= frame.plain + 1024), `${name}: a frame with too much stored`)
   const openFrame = (number: number, { at, end, plain: length, codec, class: of }: (typeof frames)[number]) => {
     const numbers = concat(Buffer.from([of, codec]), u32(number), u32(length))
     const bound = concat(text('BKSTFRAM\x01\0'), footer.subarray(16, 40), footer.subarray(56, 72), numbers)
@@ -271,10 +274,9 @@ function readNode<T>(chunks: Chunks, id: string, chunkClass: number, kinds: Reco
 }
 
 function readDirectory(chunks: Chunks, id: string): Entry[] {
-  const child = (from: Fields) => ({ first: from.sized(), node: from.id(), below: from.varint() })
   return readNode(chunks, id, 4, {
     1: (leaf) => leaf.list(() => readEntry(chunks, leaf)),
-    2: (branch) => branch.list(() => child(branch)).flatMap(({ node }) => readDirectory(chunks, node)),
+    2: (of) => of.list(() => [of.sized(), of.id(), of.varint()] as const).flatMap(([, id]) => readDirectory(chunks, id)),
   })
 }
 
@@ -312,8 +314,7 @@ function readMap(chunks: Chunks, from: Fields): Extent[] {
   if (depth === 0) return readExtents(from)
   const top = from.list(from.id)
   const below = (id: string) => readNode(chunks, id, 5, { 4: (ids) => ids.list(ids.id) })
-  const nodes = depth === 1 ? top : top.flatMap(below)
-  return nodes.flatMap((id) => readNode(chunks, id, 5, { 3: readExtents }))
+  return (depth === 1 ? top : top.flatMap(below)).flatMap((id) => readNode(chunks, id, 5, { 3: readExtents }))
 }
 
 function readExtents(from: Fields): Extent[] {
@@ -355,8 +356,7 @@ function restoreFile(chunks: Chunks, size: number, content: Content, path: Buffe
   }
   ensure(at === size, `${path.toString()}: content of another length`)
   fs.ftruncateSync(file, size)
-  const key = hkdf(chunks.idKey, Buffer.alloc(0), text('backstock/1 page hash'))
-  const page = Buffer.alloc(content.pageBytes)
+  const [key, page] = [hkdf(chunks.idKey, text(''), text('backstock/1 page hash')), Buffer.alloc(content.pageBytes)]
   const leaf = (from: Fields) => {
     ensure(from.varint() === page.length, `${path.toString()}: hashes of other pages`)
     return from.list(() => from.hex(16))
@@ -389,7 +389,7 @@ const snapshot = wanted === undefined ? snapshots.at(-1) : snapshots.find((one) 
 ensure(snapshot, 'no such snapshot')
 const { name, body, domain } = snapshot
 const chunks = openChunks(snapshot)
-const context = concat(text('backstock/1 details'), hex(domain.repository), text(name))
+const context = concat(text('backstock/1 details'), hex(domain.all.repository), text(name))
 const details = openSealed(domain.epochs.get(body.epoch)!.data, Buffer.from(body.sealed, 'base64'), context).toString()
 if (body.partial) process.stderr.write(`not everything could be read: ${details}\n`)
 if (values.refs) for (const [pack, bits] of readRefs(chunks, body.refs)) {
