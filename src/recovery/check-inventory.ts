@@ -5,7 +5,7 @@
 import { Failure } from '../base/failure.ts'
 import { bundleName, configName, configNumber, parseConfig, type Config } from '../format/config.ts'
 import { decodeSigned, verifySigned } from '../format/signed.ts'
-import { isDamage } from '../repo/damage.ts'
+import { isDamage, isUnreadable } from '../repo/damage.ts'
 import { domainKeys, type Access, type DomainKeys } from '../repo/keys.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { addFinding, addUnreadFinding, type Findings } from './check-findings.ts'
@@ -135,15 +135,21 @@ function forged(name: string, is: string): Failure {
   return new Failure('repo.forged', `Cannot trust ${name}: ${is}`, { facts: { name } })
 }
 
+/** By domain: its keys, or why its bundles do not open though the credential should have them. */
+export interface OpenedDomains {
+  readonly domains: ReadonlyMap<string, DomainKeys>
+  readonly closed: ReadonlyMap<string, 'damaged' | 'unreadable'>
+}
+
 /**
- * That every recipient has its bundles, and the keys of every domain that this credential can open, by
- * domain. What it cannot open is left out, with a finding.
+ * That every recipient has its bundles, and the keys of every domain that this credential can open. What it
+ * cannot open is left out, with a finding.
  */
 export async function checkBundles(
   findings: Findings,
   access: Access,
   inventory: Inventory,
-): Promise<Map<string, DomainKeys>> {
+): Promise<OpenedDomains> {
   const { config } = access
   for (const domain of config.domains)
     for (const { epoch } of domain.epochs)
@@ -153,7 +159,8 @@ export async function checkBundles(
         const message = `${object} is missing: "${recipient.name}" cannot open what ${domain.name} wrote`
         addFinding(findings, 'bundle.missing', message, { object })
       }
-  const opened = new Map<string, DomainKeys>()
+  const domains = new Map<string, DomainKeys>()
+  const closed = new Map<string, 'damaged' | 'unreadable'>()
   for (const domain of config.domains) {
     if (access.credential.type === 'writer' && access.credential.domain !== domain.id) {
       addFinding(
@@ -164,14 +171,15 @@ export async function checkBundles(
       continue
     }
     try {
-      opened.set(domain.id, await domainKeys(access, domain.id))
+      domains.set(domain.id, await domainKeys(access, domain.id))
     } catch (error) {
       if (!isDamage(error)) throw error
+      closed.set(domain.id, isUnreadable(error) ? 'unreadable' : 'damaged')
       const costs = `nothing of ${domain.name} could be checked`
       addUnreadFinding(findings, 'bundle.corrupt', error, { object: bundlePrefix(error, domain.id), costs })
     }
   }
-  return opened
+  return { domains, closed }
 }
 
 function bundlePrefix(error: Failure, domain: string): string {

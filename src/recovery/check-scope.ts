@@ -5,6 +5,7 @@
 import type { Config } from '../format/config.ts'
 import type { PackKind } from '../format/pack.ts'
 import type { DomainKeys } from '../repo/keys.ts'
+import type { OpenedDomains } from './check-inventory.ts'
 
 /** What a check looks at in a domain, and how it is called in a sentence. */
 export const CHECK_PARTS = {
@@ -24,12 +25,14 @@ export interface DomainScope {
   readonly name: string
   readonly examined: readonly CheckPart[]
   readonly notExamined: readonly CheckPart[]
+  /** Why some was not: the credential has no keys to it, or its bundle of keys does not open. */
+  readonly why: 'credential' | 'damaged' | 'unreadable' | undefined
 }
 
-/** `opened`: keys of the domains that could be opened, as far as the credential reaches. */
-export function scopeOf(config: Config, opened: ReadonlyMap<string, DomainKeys>): DomainScope[] {
+/** What could be examined with the keys that were opened. */
+export function scopeOf(config: Config, { domains, closed }: OpenedDomains): DomainScope[] {
   return config.domains.map(({ id, name }) => {
-    const keys = opened.get(id)
+    const keys = domains.get(id)
     const isExamined = (part: CheckPart): boolean => {
       if (part === 'signatures') return true
       if (keys === undefined) return false
@@ -37,12 +40,9 @@ export function scopeOf(config: Config, opened: ReadonlyMap<string, DomainKeys>)
       return part === 'trees' || part === 'contents' ? canReadContents(keys) : true
     }
     const parts = Object.keys(CHECK_PARTS) as CheckPart[]
-    return {
-      domain: id,
-      name,
-      examined: parts.filter(isExamined),
-      notExamined: parts.filter((part) => !isExamined(part)),
-    }
+    const notExamined = parts.filter((part) => !isExamined(part))
+    const why = notExamined.length === 0 ? undefined : (closed.get(id) ?? 'credential')
+    return { domain: id, name, examined: parts.filter(isExamined), notExamined, why }
   })
 }
 

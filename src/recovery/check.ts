@@ -84,7 +84,8 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   })
   checkNames(findings, inventory) //                                  names nobody knows, open sessions
   await checkConfigs(findings, access, inventory) //                  signed, each the successor of the last
-  const domains = await checkBundles(findings, access, inventory) //  every recipient has its keys
+  const opened = await checkBundles(findings, access, inventory) //   every recipient has its keys
+  const { domains } = opened
   const names = inventory.snapshots
   const snapshots = await checkSnapshots(findings, store, config, names)
   checkStreams(findings, { config, snapshots, names, heads: readHostState(host).heads, now: clock.now() })
@@ -116,7 +117,7 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
     packs: checked.packs.size,
     ...tally,
   }
-  const scope = scopeOf(config, domains)
+  const scope = scopeOf(config, opened)
   return { ...tallyOf(findings), scope, counts, coverage, seconds: (clock.elapsed() - started) / 1000 }
 }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { chmodSync, cpSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { asPlainUser } from '../harness/local-place.ts'
 import {
@@ -92,6 +92,28 @@ test('22: a check meets an object that the store cannot hand out, and remembers 
   const { errors, unreadable } = eventOf(outcome, 'summary')
   assert.deepEqual([errors, unreadable], [1, 1])
   assert.doesNotMatch((await here(host, ['status'])).stdout, /last check found/)
+  assert.equal((await here(host, ['check'])).exit, 0)
+})
+
+test('a check says that a bundle is damaged, not that its credential lacks keys', async () => {
+  const [name = ''] = readdirSync(join(host.dir, 'repo/keys'), { recursive: true, encoding: 'utf8' }).filter(
+    (each) => each.endsWith('.age'),
+  )
+  const folder = join(host.dir, 'repo/keys', dirname(name))
+  const copy = join(host.dir, 'bundles')
+  cpSync(folder, copy, { recursive: true })
+  for (const bundle of readdirSync(folder)) {
+    rmSync(join(folder, bundle))
+    writeFileSync(join(folder, bundle), 'damaged')
+  }
+  const { stdout, exit } = await here(host, ['check'])
+  assert.equal(exit, 1)
+  assert.match(stdout, /Not examined in domain .*, whose bundle of keys is damaged or missing: index runs/)
+  assert.match(stdout, /whether files can be restored is not known\.$/m)
+  const scope = eventOf(await here(host, ['check', '--json']), 'summary')['scope'] as { why?: string }[]
+  assert.deepEqual(scope.map(({ why }) => why).filter(Boolean), ['damaged'])
+  rmSync(folder, { recursive: true })
+  cpSync(copy, folder, { recursive: true })
   assert.equal((await here(host, ['check'])).exit, 0)
 })
 

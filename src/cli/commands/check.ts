@@ -105,13 +105,17 @@ function dataLine({ coverage, scope }: CheckReport, moment: (milliseconds: numbe
   return `${read}, ${part} % of ${formatBytes(bytes)} proven${since}`
 }
 
-function scopeLine({ domain, name, examined, notExamined }: DomainScope): string[] {
-  if (notExamined.length === 0) return []
+const WHY_NOT_EXAMINED = {
+  credential: 'to which this credential lacks keys',
+  damaged: 'whose bundle of keys is damaged or missing',
+  unreadable: 'whose bundle of keys cannot be read now',
+} as const
+
+function scopeLine({ domain, name, examined, notExamined, why }: DomainScope): string[] {
+  if (why === undefined) return []
   const parts = notExamined.map((part) => CHECK_PARTS[part]).join(', ')
   const only = examined.map((part) => CHECK_PARTS[part]).join(', ')
-  return [
-    `Not examined in domain ${domain} (${name}), to which this credential lacks keys: ${parts}; only ${only}`,
-  ]
+  return [`Not examined in domain ${domain} (${name}), ${WHY_NOT_EXAMINED[why]}: ${parts}; only ${only}`]
 }
 
 function resultLine({ scope, errors, unreadable, warnings, leftOut }: CheckReport): string {
@@ -121,6 +125,6 @@ function resultLine({ scope, errors, unreadable, warnings, leftOut }: CheckRepor
   const found = `${formatCounted(errors, 'error')}${unread}, ${formatCounted(warnings, 'warning')}${out}`
   const result = errors === 0 && warnings === 0 ? 'No errors' : found
   if (isWhole) return errors === 0 && warnings === 0 ? `${result}.` : result
-  const unknown = "whether files can be restored is not known: a restorer's check tells"
-  return `${result} in what was examined; ${unknown}.`
+  const tells = scope.some(({ why }) => why === 'credential') ? ": a restorer's check tells" : ''
+  return `${result} in what was examined; whether files can be restored is not known${tells}.`
 }
