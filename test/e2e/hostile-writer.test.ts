@@ -195,7 +195,7 @@ test('a backup keeps the evidence that the store hides newer snapshots, until th
   assert.match(state.toString(), /missing/)
 })
 
-test('junk under a higher config number stops no backup of a host with memory, and check finds it', async () => {
+test('junk under a higher config number stops no backup of a host with memory; check finds it', async () => {
   writeFileSync(join(host.dir, 'repo/config/1000000'), 'junk')
   const outcome = await here(host, ['backup', 'media'])
   assert.equal(outcome.exit, 0, outcome.stderr)
