@@ -234,7 +234,7 @@ async function changeConfig(
     const put = await putConfig(store, next, seed)
     if (put !== false) return put
   }
-  const is = `the next config was there already ${CONFIG_ATTEMPTS_MAX} times (others change keys, or it is junk)`
+  const is = `the next config was taken ${CONFIG_ATTEMPTS_MAX} times (others change keys, or it is junk)`
   const message = `Cannot change the keys of ${store.location}: ${is}`
   throw new Failure('repo.busy', message, { facts: { store: store.location } })
 }
