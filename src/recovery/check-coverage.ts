@@ -3,7 +3,14 @@
  * with the ids of its chunks, a pack is proven; where the credential holds no keys to it, only its checksum
  * is compared, which says nothing about what is in it.
  */
-import { readHostState, updateHostState, type HostFolder, type HostState } from '../repo/host-folder.ts'
+import {
+  readHostState,
+  updateHostState,
+  type BadPack,
+  type HostFolder,
+  type HostState,
+} from '../repo/host-folder.ts'
+import type { Findings } from './check-findings.ts'
 import type { CheckedRuns, PackState } from './check-runs.ts'
 
 export interface DataCoverage {
@@ -71,13 +78,54 @@ export function rememberRight(
     ...Object.fromEntries(Object.entries(before).filter(([id]) => listed.has(id))),
     ...Object.fromEntries(right.map((pack) => [pack.id, now])),
   })
-  if (read.proven.length + read.compared.length > 0)
+  if (read.all.length > 0)
     updateHostState(host, (state) => ({
       ...state,
       checked: next(state.checked, read.proven),
       compared: next(state.compared ?? {}, read.compared),
     }))
   return coverageOf(packs, read, next(readHostState(host).checked, []))
+}
+
+/**
+ * Remembers the packs that are known to be bad, once all findings have their severity. One that an earlier
+ * check found so is forgotten when this one looked as deeply and found no error in it, or, with
+ * `areNeedsKnown`, when no snapshot lists it any more.
+ */
+export function rememberBad(
+  host: HostFolder,
+  parts: {
+    readonly findings: Findings
+    readonly checked: CheckedRuns
+    readonly domains: ReadonlyMap<string, unknown>
+    readonly areNeedsKnown: boolean
+    readonly now: number
+  },
+): void {
+  const { findings, checked, domains, areNeedsKnown, now } = parts
+  const errors = findings.list.filter(({ severity }) => severity === 'error')
+  const byObject = new Map(errors.map((finding) => [finding.object, finding]))
+  updateHostState(host, (state) => {
+    const bad: Record<string, BadPack> = {}
+    for (const [name, pack] of Object.entries(state.badPacks ?? {}))
+      if (!areNeedsKnown || checked.packs.has(name) || !domains.has(name.split('/')[1] ?? ''))
+        bad[name] = pack
+    const proofs = { ...state.checked }
+    for (const { id, name, depth, damage } of checked.packs.values()) {
+      const before = bad[name]
+      const finding =
+        byObject.get(name) ?? (damage?.finding.severity === 'error' ? damage.finding : undefined)
+      if (finding === undefined) {
+        if (before !== undefined && depth >= before.depth) delete bad[name]
+        continue
+      }
+      const isUnreadable = finding.code === 'object.unreadable'
+      const unreadable = isUnreadable && before?.unreadable !== false
+      bad[name] = { at: now, depth: Math.max(depth, before?.depth ?? 0), unreadable }
+      if (!isUnreadable) delete proofs[id]
+    }
+    return { ...state, checked: proofs, badPacks: bad }
+  })
 }
 
 function coverageOf(

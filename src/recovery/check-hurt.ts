@@ -6,6 +6,7 @@ import { describeError, type Failure } from '../base/failure.ts'
 import { decodeExtentNode, decodeListNode, extentsBytes, type Extents } from '../format/content.ts'
 import { decodeNode, type TreeEntry } from '../format/tree.ts'
 import { isDamage } from '../repo/damage.ts'
+import { PACK_DEPTHS } from '../repo/host-folder.ts'
 import { readChunk, rootNode, spendEntry } from '../repo/tree-reader.ts'
 import {
   addFinding,
@@ -182,6 +183,7 @@ export function blamePack(findings: Findings, pack: PackState, number: number, f
     pack.damage?.finding ??
     addUnreadFinding(findings, failureCode(failure.code), failure, { object: pack.name })
   loseChunk(pack, number, finding)
+  pack.depth = PACK_DEPTHS.opened
   return finding
 }
 

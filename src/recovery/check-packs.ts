@@ -8,7 +8,7 @@ import { mapConcurrent } from '../base/concurrent.ts'
 import { describeError, Failure } from '../base/failure.ts'
 import { CHUNK_ID_BYTES } from '../format/pack.ts'
 import { isDamage } from '../repo/damage.ts'
-import { readHostState, type HostFolder } from '../repo/host-folder.ts'
+import { PACK_DEPTHS, readHostState, type HostFolder } from '../repo/host-folder.ts'
 import type { DomainKeys } from '../repo/keys.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { chooseForData, rememberRight, type DataCoverage } from './check-coverage.ts'
@@ -79,6 +79,7 @@ export async function checkPacks(
     onResult: (claim, result) => {
       const pack = byName.get(claim.name)
       if (pack === undefined) return
+      pack.depth = canOpen(pack) ? PACK_DEPTHS.opened : PACK_DEPTHS.compared
       if (isAllRight(pack, result)) right.push(pack)
       else results.push({ pack, result })
       context.onPack(pack.bytes)
@@ -104,7 +105,7 @@ export async function checkPacks(
   return rememberRight(context.host, checked, read, now)
 }
 
-function claimOf(pack: PackState): Omit<PackState, 'listings' | 'damage' | 'chunks'> {
+function claimOf(pack: PackState): Omit<PackState, 'listings' | 'damage' | 'chunks' | 'depth'> {
   const { name, id, domain, packSet, kind, bytes } = pack
   return { name, id, domain, packSet, kind, bytes }
 }

@@ -50,6 +50,8 @@ export interface PackState extends PackClaim {
   readonly listings: PackListing[]
   readonly chunks: number
   damage: PackDamage | undefined
+  /** How deeply this check looked at it: of PACK_DEPTHS. */
+  depth: number
 }
 
 /** A run that snapshots name, by its hash. */
@@ -146,7 +148,16 @@ async function rebuildRun(
     const name = packName(run.domain, kind, pack.id)
     if (checked.packs.has(name)) continue
     const { domain, packSet } = run
-    checked.packs.set(name, { ...pack, name, domain, packSet, kind, listings: [], damage: undefined })
+    checked.packs.set(name, {
+      ...pack,
+      name,
+      domain,
+      packSet,
+      kind,
+      listings: [],
+      damage: undefined,
+      depth: 0,
+    })
     checked.entries += pack.chunks
   }
 }
@@ -253,7 +264,18 @@ async function checkRun(
     else {
       const { domain, packSet } = run
       const listings = [listing]
-      checked.packs.set(name, { name, id, domain, packSet, kind, bytes, chunks, listings, damage: undefined })
+      checked.packs.set(name, {
+        name,
+        id,
+        domain,
+        packSet,
+        kind,
+        bytes,
+        chunks,
+        listings,
+        damage: undefined,
+        depth: 0,
+      })
     }
   }
 }

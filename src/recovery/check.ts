@@ -9,7 +9,7 @@ import type { Access } from '../repo/keys.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { findingsLeftOut, newFindings, type Finding, type Findings } from './check-findings.ts'
 import { checkBundles, checkConfigs, checkNames, takeInventory } from './check-inventory.ts'
-import type { DataCoverage } from './check-coverage.ts'
+import { rememberBad, type DataCoverage } from './check-coverage.ts'
 import { checkPacks } from './check-packs.ts'
 import { scopeOf, type DomainScope } from './check-scope.ts'
 import { checkRuns, checkUnlisted, isIndexWhole, type CheckedRuns } from './check-runs.ts'
@@ -108,6 +108,7 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   // Below what cannot be read or found lies more that a snapshot may need.
   const areNeedsKnown = areTreesWhole && snapshots.length === names.length && isIndexWhole(checked)
   if (areNeedsKnown) forgiveUnneeded(checked)
+  rememberBad(host, { findings, checked, domains, areNeedsKnown, now: clock.now() })
   rememberHeads(host, findings, snapshots)
   const counts = {
     objects: inventory.objects,

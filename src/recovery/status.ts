@@ -2,7 +2,13 @@
  * How safe things are, from what is public in a repository and what this host remembers: the last snapshots
  * of each source, what they cost, and what should be mended. Reads no contents and no clock of its own.
  */
-import { type HostFolder, type LastCheck, readHostState } from '../repo/host-folder.ts'
+import {
+  type BadPack,
+  type HostFolder,
+  type HostState,
+  type LastCheck,
+  readHostState,
+} from '../repo/host-folder.ts'
 import { missingHeads } from '../repo/heads.ts'
 import type { Access } from '../repo/keys.ts'
 import { newestSnapshot } from '../repo/select-snapshot.ts'
@@ -39,7 +45,14 @@ export interface RepositoryStatus {
   readonly lastCheck: LastCheck | undefined
 }
 
-const ERROR_CODES = new Set(['source.unprotected', 'snapshot.bad', 'stream.hidden', 'check.errors'])
+const ERROR_CODES = new Set([
+  'source.unprotected',
+  'snapshot.bad',
+  'stream.hidden',
+  'check.errors',
+  'check.damaged',
+  'check.unreadable',
+])
 /** A repository that was not checked for this long deserves a word. */
 const CHECK_AGE_MS_MAX = 30 * 24 * 3600 * 1000
 /** Clocks of two hosts may differ by this much. */
@@ -64,7 +77,8 @@ export async function repositoryStatus(
       return sourceStatus({ ...of, writer }, its)
     })
   })
-  const { lastCheck } = readHostState(host)
+  const state = readHostState(host)
+  const { lastCheck } = state
   const warnings = [
     ...keyWarnings(access),
     ...bad.map(({ name, failure }) =>
@@ -73,7 +87,7 @@ export async function repositoryStatus(
     ...missingHeads(host, [...snapshots, ...revoked]).map((text) =>
       warning('stream.hidden', undefined, text),
     ),
-    ...checkWarnings(lastCheck, snapshots.length, now),
+    ...checkWarnings(state, snapshots.length, now),
     ...sources.flatMap((one) => sourceWarnings(one, now)),
   ]
   return { sources, bytesStored: storedBytes(snapshots), warnings, lastCheck }
@@ -128,7 +142,8 @@ function keyWarnings({ role, store, config }: Access): StatusWarning[] {
   return warnings
 }
 
-function checkWarnings(last: RepositoryStatus['lastCheck'], snapshots: number, now: number): StatusWarning[] {
+function checkWarnings(state: HostState, snapshots: number, now: number): StatusWarning[] {
+  const { lastCheck: last, lastWholeCheck: whole, badPacks = {} } = state
   if (last === undefined) {
     return snapshots === 0
       ? []
@@ -137,8 +152,34 @@ function checkWarnings(last: RepositoryStatus['lastCheck'], snapshots: number, n
   const warnings: StatusWarning[] = []
   if (last.errors > 0)
     warnings.push(warning('check.errors', undefined, `the last check found ${last.errors} errors`))
+  else if (last.whole === false && (whole?.errors ?? 0) > 0) {
+    const since = 'later ones lacked the keys to look for them'
+    const text = `the last check that could read all found ${whole?.errors} errors: ${since}`
+    warnings.push(warning('check.errors', undefined, text))
+  }
+  warnings.push(...badPackWarnings(last, Object.entries(badPacks)))
   if (now - last.at > CHECK_AGE_MS_MAX)
     warnings.push(warning('check.old', undefined, 'the last check is more than 30 days old'))
+  return warnings
+}
+
+/** What a check found stays until one that looks as deeply finds it right. */
+function badPackWarnings(last: LastCheck, bad: readonly [name: string, pack: BadPack][]): StatusWarning[] {
+  const warnings: StatusWarning[] = []
+  const clears = '`backstock check --read-data` tells whether it still is so'
+  const say = (code: string, are: string, names: readonly string[]): void => {
+    const text = `packs that ${are}: ${names.length}, of which the first is ${names[0]}; ${clears}`
+    if (names.length > 0) warnings.push(warning(code, undefined, text))
+  }
+  const namesOf = (unreadable: boolean): string[] =>
+    bad.filter(([, pack]) => pack.unreadable === unreadable).map(([name]) => name)
+  say('check.damaged', 'a check found damaged', namesOf(false))
+  const unread = last.unreadable ?? 0
+  if (unread === 0) say('check.unreadable', 'a check could not read', namesOf(true))
+  else {
+    const text = `the last check could not read ${unread} objects: look at the disk of the store, then check again`
+    warnings.push(warning('check.unreadable', undefined, text))
+  }
   return warnings
 }
 

@@ -56,7 +56,23 @@ export interface HostState {
   readonly checked: Readonly<Record<string, number>>
   /** The same for packs that were only compared with their checksum, by a credential that cannot open them. */
   readonly compared?: Readonly<Record<string, number>>
+  /** By object name: packs that are known to be bad until a check looks as deeply and finds them right. */
+  readonly badPacks?: Readonly<Record<string, BadPack>>
   readonly lastCheck?: LastCheck
+  /** The last one whose credential could read all contents: a weaker one does not take back what it found. */
+  readonly lastWholeCheck?: LastCheck
+}
+
+/** How a pack was looked at: its place, length and end; its checksum; each chunk. */
+export const PACK_DEPTHS = { tail: 0, compared: 1, opened: 2 } as const
+
+export interface BadPack {
+  /** When it was last found so, milliseconds. */
+  readonly at: number
+  /** How deeply one must look to see it: of PACK_DEPTHS. */
+  readonly depth: number
+  /** The store could not hand it out: it is not known to be damaged. */
+  readonly unreadable: boolean
 }
 
 /** The last check that came to its end. */

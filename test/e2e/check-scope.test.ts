@@ -91,8 +91,11 @@ test('22: a check meets an object that the store cannot hand out, and remembers 
   )
   const { errors, unreadable } = eventOf(outcome, 'summary')
   assert.deepEqual([errors, unreadable], [1, 1])
-  assert.doesNotMatch((await here(host, ['status'])).stdout, /last check found/)
-  assert.equal((await here(host, ['check'])).exit, 0)
+  const status = await here(host, ['status', '--json'])
+  assert.equal(status.exit, 1)
+  assert.match(status.stdout, /the last check could not read 1 objects/)
+  assert.equal((await here(host, ['check', '--read-data'])).exit, 0)
+  assert.doesNotMatch((await here(host, ['status'])).stdout, /could not read/)
 })
 
 test('a check says that a bundle is damaged, not that its credential lacks keys', async () => {

@@ -38,7 +38,9 @@ export async function run(context: CommandContext, input: InputOf<'check'>): Pro
     }
     const { errors, unreadable, warnings, scope } = report
     const found = { errors: errors - unreadable, warnings, unreadable, whole: isWholeScope(scope) }
-    updateHostState(host, (state) => ({ ...state, lastCheck: { at: clock.now(), ...found } }))
+    const last = { at: clock.now(), ...found }
+    const whole = found.whole ? { lastWholeCheck: last } : {}
+    updateHostState(host, (state) => ({ ...state, lastCheck: last, ...whole }))
     for (const finding of report.findings) showFinding(context, finding)
     printReport(context, report)
     if (found.errors > 0) return 1
