@@ -73,7 +73,7 @@ test('`repositoryStatus()` forgets a missing pack as soon as it is there again',
   assert.deepEqual(await errorsOf(repository), [])
 })
 
-test('`repositoryStatus()` counts what could not be read, and what only a whole check could find', async () => {
+test('`repositoryStatus()` tells what was not read, and what only a whole check finds', async () => {
   const { host } = shop.repository
   remember(host, { unreadable: 2 })
   assert.deepEqual(await errorsOf(shop.repository), ['check.unreadable'])

@@ -177,7 +177,7 @@ function badPackWarnings(last: LastCheck, bad: readonly [name: string, pack: Bad
   const unread = last.unreadable ?? 0
   if (unread === 0) say('check.unreadable', 'a check could not read', namesOf(true))
   else {
-    const text = `the last check could not read ${unread} objects: look at the disk of the store, then check again`
+    const text = `the last check could not read ${unread} objects: look at its disk, then check again`
     warnings.push(warning('check.unreadable', undefined, text))
   }
   return warnings
