@@ -206,7 +206,7 @@ function noteUnmatched(state: TreeRestore, reader: SnapshotReader): void {
 }
 
 function reportProgress(state: TreeRestore, reader: SnapshotReader, options: RestoreOptions): void {
-  const { files = 0, bytes = 0 } = reader.snapshot.totals
+  const { files, bytes = 0 } = reader.snapshot.totals
   const done = { files: state.done.files, bytes: state.done.bytesWritten + state.done.bytesKept }
   options.onProgress?.({ ...done, filesTotal: files, bytesTotal: bytes })
 }
