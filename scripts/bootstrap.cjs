@@ -32,6 +32,7 @@ const TEST_TOOLS = [
   { command: 'setfacl', debian: 'acl' },
   { command: 'zsh', debian: 'zsh' },
   { command: 'fish', debian: 'fish' },
+  { command: 'pg_createcluster', debian: 'postgresql' },
 ]
 const BENCH_TOOLS = [
   { command: 'restic', debian: 'restic' },

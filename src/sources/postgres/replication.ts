@@ -1,0 +1,241 @@
+/**
+ * A connection of PostgreSQL's replication protocol (documentation, chapter "Streaming Replication
+ * Protocol"). The library `pg` logs in (SCRAM, TLS, .pgpass); then its socket is ours, since a base backup is
+ * gigabytes of messages that the library would copy one by one.
+ */
+import { Socket } from 'node:net'
+import type { ConnectionOptions } from 'node:tls'
+import { Client } from 'pg'
+import { describeError, Failure } from '../../base/failure.ts'
+import {
+  cutMessages,
+  decodeRow,
+  decodeServerMessage,
+  encodeMessage,
+  MESSAGE,
+  newMessageCutter,
+  type MessageCutter,
+  type ServerMessage,
+} from './messages.ts'
+
+export interface ServerPlace {
+  /** A name or address, or the folder of a Unix socket. */
+  readonly host: string
+  readonly port: number
+  readonly user: string
+  /** undefined: what .pgpass says, if anything. */
+  readonly password: string | undefined
+  /** false: none. Certificates are checked as these options say. */
+  readonly tls: false | ConnectionOptions
+  readonly connectTimeoutMs: number
+}
+
+/** What a command's messages are given to. Payloads are valid during the call only. */
+export interface CommandEvents {
+  readonly onRow?: (row: (string | null)[]) => void
+  /**
+   * A CopyData message. Returns true to pause the reading until resumeReplication(); what has been read
+   * already, a megabyte at most, still comes.
+   */
+  readonly onData?: (payload: Buffer) => boolean | void
+  /** The server sends and takes CopyData from now on. */
+  readonly onCopyBoth?: () => void
+  /** The server sends no more CopyData of this copy. */
+  readonly onCopyDone?: () => void
+}
+
+interface Command extends CommandEvents {
+  readonly sql: string
+  error: ServerMessage | undefined
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
+}
+
+export interface Replication {
+  readonly place: ServerPlace
+  readonly socket: Socket
+  readonly cutter: MessageCutter
+  command: Command | undefined
+  isPaused: boolean
+  /** Why nothing more can be asked. */
+  ended: Failure | undefined
+}
+
+/** One read of the socket; also what it costs in memory. */
+const READ_BYTES = 1024 * 1024
+const APPLICATION = 'backstock'
+
+/** Logs in. End with closeReplication(). Fails: source.failed. */
+export async function openReplication(place: ServerPlace): Promise<Replication> {
+  const hands = { take: undefined as ((bytes: Buffer) => boolean) | undefined }
+  // The library's types leave out the last two.
+  const settings = {
+    host: place.host,
+    port: place.port,
+    user: place.user,
+    password: place.password,
+    database: 'postgres',
+    application_name: APPLICATION,
+    ssl: place.tls,
+    connectionTimeoutMillis: place.connectTimeoutMs,
+    replication: 'true',
+    stream: () => readingSocket(hands),
+  }
+  const client = new Client(settings)
+  // What happens later is told by the socket.
+  client.on('error', () => undefined)
+  try {
+    await client.connect()
+  } catch (error) {
+    throw connectionFailure(place, describeError(error), error)
+  }
+  const socket = takeSocket(client)
+  const replication: Replication = {
+    place,
+    socket,
+    cutter: newMessageCutter((type, payload) => takeMessage(replication, type, payload)),
+    command: undefined,
+    isPaused: false,
+    ended: undefined,
+  }
+  hands.take = (bytes) => {
+    takeBytes(replication, bytes)
+    return !replication.isPaused
+  }
+  if (place.tls !== false) socket.on('data', (bytes: Buffer) => takeBytes(replication, bytes))
+  socket.on('error', (error) =>
+    endReplication(replication, connectionFailure(place, describeError(error), error)),
+  )
+  socket.on('close', () => endReplication(replication, connectionFailure(place, 'the connection was closed')))
+  return replication
+}
+
+/**
+ * Runs one command and resolves with the rows of its result sets when the server is ready for the next. Only
+ * one at a time. Fails: source.failed, with the server's words.
+ */
+export async function runCommand(
+  replication: Replication,
+  sql: string,
+  events: CommandEvents = {},
+): Promise<(string | null)[][]> {
+  if (replication.ended !== undefined) throw replication.ended
+  const rows: (string | null)[][] = []
+  const onRow = events.onRow ?? ((row: (string | null)[]) => rows.push(row))
+  await new Promise<void>((resolve, reject) => {
+    replication.command = { ...events, onRow, sql, error: undefined, resolve, reject }
+    replication.socket.write(encodeMessage('Q', Buffer.from(`${sql}\0`)))
+  })
+  return rows
+}
+
+/** Sends CopyData; the server must be in a copy that takes it. */
+export function sendData(replication: Replication, payload: Uint8Array): void {
+  replication.socket.write(encodeMessage('d', payload))
+}
+
+/** Tells that no more CopyData comes from us. */
+export function sendCopyDone(replication: Replication): void {
+  replication.socket.write(encodeMessage('c', Buffer.alloc(0)))
+}
+
+/** Goes on after onData() paused the reading. */
+export function resumeReplication(replication: Replication): void {
+  if (!replication.isPaused) return
+  replication.isPaused = false
+  replication.socket.resume()
+}
+
+/** Says good-bye and closes; harmless after a failure. */
+export function closeReplication(replication: Replication): void {
+  replication.ended ??= connectionFailure(replication.place, 'it was closed by us')
+  if (!replication.socket.destroyed) replication.socket.end(encodeMessage('X', Buffer.alloc(0)))
+  replication.socket.destroySoon()
+}
+
+/** Reads into one buffer that is used again; the library, while it logs in, is given copies. */
+function readingSocket(hands: { take: ((bytes: Buffer) => boolean) | undefined }): Socket {
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES)
+  const socket: Socket = new Socket({
+    onread: {
+      buffer,
+      callback: (count: number) => {
+        const bytes = buffer.subarray(0, count)
+        if (hands.take !== undefined) return hands.take(bytes)
+        socket.emit('data', Buffer.from(bytes))
+        return true
+      },
+    },
+  })
+  return socket
+}
+
+/** Takes the socket from the library, which hears nothing of it from now on. */
+function takeSocket(client: Client): Socket {
+  const connection: unknown = Reflect.get(client, 'connection')
+  const stream: unknown =
+    typeof connection === 'object' && connection !== null && Reflect.get(connection, 'stream')
+  if (!(stream instanceof Socket)) throw new Error('Bug: the library pg has no socket where it had one')
+  for (const event of ['data', 'end', 'readable', 'error', 'close']) stream.removeAllListeners(event)
+  return stream
+}
+
+function takeBytes(replication: Replication, bytes: Buffer): void {
+  try {
+    cutMessages(replication.cutter, bytes)
+  } catch (error) {
+    endReplication(replication, error)
+    replication.socket.destroy()
+  }
+  if (replication.isPaused) replication.socket.pause()
+}
+
+function takeMessage(replication: Replication, type: number, payload: Buffer): void {
+  const { command } = replication
+  if (type === MESSAGE.copyData) {
+    if (command?.onData?.(payload) === true) replication.isPaused = true
+  } else if (type === MESSAGE.dataRow) {
+    command?.onRow?.(decodeRow(payload))
+  } else if (type === MESSAGE.copyBoth) {
+    command?.onCopyBoth?.()
+  } else if (type === MESSAGE.copyDone) {
+    command?.onCopyDone?.()
+  } else if (type === MESSAGE.error) {
+    takeError(replication, decodeServerMessage(payload))
+  } else if (type === MESSAGE.readyForQuery && command !== undefined) {
+    replication.command = undefined
+    if (command.error === undefined) command.resolve()
+    else command.reject(commandFailure(replication, command.sql, command.error))
+  }
+}
+
+/** Between commands an error is the server's farewell. */
+function takeError(replication: Replication, error: ServerMessage): void {
+  if (replication.command !== undefined) replication.command.error = error
+  else endReplication(replication, connectionFailure(replication.place, error.message))
+}
+
+function endReplication(replication: Replication, error: unknown): void {
+  const { command, place } = replication
+  replication.command = undefined
+  replication.ended ??=
+    error instanceof Failure ? error : connectionFailure(place, describeError(error), error)
+  const said = command?.error
+  command?.reject(said === undefined ? replication.ended : commandFailure(replication, command.sql, said))
+}
+
+function commandFailure({ place }: Replication, sql: string, error: ServerMessage): Failure {
+  const [verb = ''] = sql.split(/[ (]/)
+  const more = [error.detail, error.hint].filter((text) => text !== '').join('; ')
+  const is = more === '' ? error.message : `${error.message} (${more})`
+  const message = `Cannot run ${verb} on ${shownPlace(place)}: ${is}`
+  return new Failure('source.failed', message, { facts: { sqlstate: error.code } })
+}
+
+function connectionFailure(place: ServerPlace, is: string, cause?: unknown): Failure {
+  return new Failure('source.failed', `Cannot talk to PostgreSQL on ${shownPlace(place)}: ${is}`, { cause })
+}
+
+function shownPlace({ host, port, user }: ServerPlace): string {
+  return `${host}:${port} as ${user}`
+}
