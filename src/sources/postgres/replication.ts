@@ -38,6 +38,8 @@ export interface CommandEvents {
    * already, a megabyte at most, still comes.
    */
   readonly onData?: (payload: Buffer) => boolean | void
+  /** The server begins to send CopyData: one archive each before version 15. */
+  readonly onCopyOut?: () => void
   /** The server sends and takes CopyData from now on. */
   readonly onCopyBoth?: () => void
   /** The server sends no more CopyData of this copy. */
@@ -196,6 +198,8 @@ function takeMessage(replication: Replication, type: number, payload: Buffer): v
     if (command?.onData?.(payload) === true) replication.isPaused = true
   } else if (type === MESSAGE.dataRow) {
     command?.onRow?.(decodeRow(payload))
+  } else if (type === MESSAGE.copyOut) {
+    command?.onCopyOut?.()
   } else if (type === MESSAGE.copyBoth) {
     command?.onCopyBoth?.()
   } else if (type === MESSAGE.copyDone) {

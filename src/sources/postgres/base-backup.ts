@@ -1,0 +1,155 @@
+/**
+ * Runs BASE_BACKUP and hands out its files as they come (documentation, chapter "Streaming Replication
+ * Protocol"). From version 15 on one copy holds all archives and the manifest, each message with its kind in
+ * front; before, each archive and the manifest come in a copy of their own.
+ */
+import { assert, Failure } from '../../base/failure.ts'
+import { parseLsn, type Lsn } from './lsn.ts'
+import { runCommand, type Replication } from './replication.ts'
+import { endTar, feedTar, newTarReader, type TarMember, type TarReader } from './tar-reader.ts'
+
+export interface BaseBackupOptions {
+  /** Version of the server before the first dot. */
+  readonly major: number
+  readonly label: string
+  /** `spread` waits for the next checkpoint, as the server paces it; `fast` makes one at once. */
+  readonly checkpoint: 'fast' | 'spread'
+  /** Kilobytes a second that the server sends at most: 32 to 1 048 576; undefined: no limit. */
+  readonly rateKilobytesMax: number | undefined
+}
+
+/** Bytes are valid during the call only. `tablespace`: its number, 0 for the data folder. */
+export interface BaseBackupEvents {
+  readonly onMember: (tablespace: number, member: TarMember) => void
+  /** Returns true to pause the reading, as in runCommand(). */
+  readonly onBytes: (bytes: Buffer) => boolean | void
+  readonly onManifest: (bytes: Buffer) => void
+}
+
+export interface Tablespace {
+  readonly number: number
+  readonly location: string
+}
+
+export interface BaseBackup {
+  readonly start: Lsn
+  readonly timeline: number
+  /** The backup is of use only together with the log up to here. */
+  readonly end: Lsn
+  readonly tablespaces: readonly Tablespace[]
+}
+
+interface Run {
+  readonly events: BaseBackupEvents
+  readonly rows: (string | null)[][]
+  tar: TarReader | undefined
+  inManifest: boolean
+  copies: number
+  isPausing: boolean
+}
+
+const KIND = { archive: 0x6e, manifest: 0x6d, data: 0x64 } as const
+const LABEL_BYTES_MAX = 1000
+
+/** Resolves when all of it came. Fails: source.failed, also when the server finds corrupt pages, at its end. */
+export async function runBaseBackup(
+  replication: Replication,
+  options: BaseBackupOptions,
+  events: BaseBackupEvents,
+): Promise<BaseBackup> {
+  const run: Run = { events, rows: [], tar: undefined, inManifest: false, copies: 0, isPausing: false }
+  const isOne = options.major >= 15
+  await runCommand(replication, baseBackupCommand(options), {
+    onRow: (row) => {
+      run.rows.push(row)
+    },
+    onCopyOut: () => {
+      if (!isOne) beginCopy(run)
+    },
+    onData: (payload) => {
+      run.isPausing = false
+      if (isOne) takeTagged(run, payload)
+      else takeContent(run, payload)
+      return run.isPausing
+    },
+    onCopyDone: () => {
+      endArchive(run)
+    },
+  })
+  return backupOf(run.rows)
+}
+
+function baseBackupCommand({ major, label, checkpoint, rateKilobytesMax }: BaseBackupOptions): string {
+  assert(label.length <= LABEL_BYTES_MAX && !/[\0\n\r]/.test(label), 'a label is one short line')
+  const quoted = `'${label.replaceAll("'", "''")}'`
+  if (major >= 15) {
+    const rate = rateKilobytesMax === undefined ? '' : `, MAX_RATE ${rateKilobytesMax}`
+    const what = `LABEL ${quoted}, CHECKPOINT '${checkpoint}', PROGRESS true, WAL false`
+    return `BASE_BACKUP (${what}, TABLESPACE_MAP true, MANIFEST 'yes'${rate})`
+  }
+  const fast = checkpoint === 'fast' ? ' FAST' : ''
+  const rate = rateKilobytesMax === undefined ? '' : ` MAX_RATE ${rateKilobytesMax}`
+  return `BASE_BACKUP LABEL ${quoted} PROGRESS${fast}${rate} TABLESPACE_MAP MANIFEST 'yes'`
+}
+
+function takeTagged(run: Run, payload: Buffer): void {
+  const kind = payload[0]
+  if (kind === KIND.data) {
+    takeContent(run, payload.subarray(1))
+  } else if (kind === KIND.archive) {
+    endArchive(run)
+    const name = payload.toString('utf8', 1, payload.indexOf(0, 1))
+    beginArchive(run, name === 'base.tar' ? 0 : Number.parseInt(name))
+  } else if (kind === KIND.manifest) {
+    endArchive(run)
+    run.inManifest = true
+  }
+}
+
+/** Before version 15: the archives come in the order of the tablespaces, behind them the manifest. */
+function beginCopy(run: Run): void {
+  const space = tablespaceRows(run.rows)[run.copies++]
+  if (space === undefined) run.inManifest = true
+  else beginArchive(run, Number(space[0] ?? 0))
+}
+
+function takeContent(run: Run, bytes: Buffer): void {
+  if (run.inManifest) run.events.onManifest(bytes)
+  else if (run.tar !== undefined) feedTar(run.tar, bytes)
+}
+
+function beginArchive(run: Run, tablespace: number): void {
+  if (!Number.isSafeInteger(tablespace))
+    throw new Failure('source.failed', 'Cannot understand the server: an archive is of no tablespace')
+  run.tar = newTarReader({
+    onMember: (member) => run.events.onMember(tablespace, member),
+    onBytes: (bytes) => {
+      if (run.events.onBytes(bytes) === true) run.isPausing = true
+    },
+  })
+}
+
+function endArchive(run: Run): void {
+  if (run.tar !== undefined) endTar(run.tar)
+  run.tar = undefined
+  run.inManifest = false
+}
+
+/** Rows of three columns: number, place, size; the data folder's has no number. */
+function tablespaceRows(rows: readonly (string | null)[][]): (string | null)[][] {
+  return rows.filter((row) => row.length === 3)
+}
+
+function backupOf(rows: readonly (string | null)[][]): BaseBackup {
+  const [start, end, ...more] = rows.filter((row) => row.length === 2)
+  if (start === undefined || end === undefined || more.length > 0)
+    throw new Failure('source.failed', 'Cannot understand the server: its backup has no start and end')
+  return {
+    start: parseLsn(start[0] ?? ''),
+    timeline: Number(start[1]),
+    end: parseLsn(end[0] ?? ''),
+    tablespaces: tablespaceRows(rows).flatMap(([number, location]) =>
+      number == null ? [] : [{ number: Number(number), location: location ?? '' }],
+    ),
+  }
+}
