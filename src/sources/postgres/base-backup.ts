@@ -149,7 +149,7 @@ function backupOf(rows: readonly (string | null)[][]): BaseBackup {
     timeline: Number(start[1]),
     end: parseLsn(end[0] ?? ''),
     tablespaces: tablespaceRows(rows).flatMap(([number, location]) =>
-      number == null ? [] : [{ number: Number(number), location: location ?? '' }],
+      typeof number !== 'string' ? [] : [{ number: Number(number), location: location ?? '' }],
     ),
   }
 }
