@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Failure, isFailure } from '../base/failure.ts'
 import type { KnownConfig, OpenConfig } from '../repo/configs.ts'
+import { openRunFolder, type RunFolder } from './spare-cache.ts'
 import { type HostFolder, openHostFolder, readHostState, updateHostState } from '../repo/host-folder.ts'
 import { readKitFile, readWriterFile } from '../repo/key-files.ts'
 import { type Access, openRepository } from '../repo/keys.ts'
@@ -45,9 +46,12 @@ export async function withRepository<T>(
   const loaded = await context.loadConfig()
   const { repository } = loaded.config
   const store = await openKnownStore(context, loaded)
+  let folder: RunFolder | undefined
   try {
     const credential = await readCredential(context, loaded, store)
-    const host = openHostFolder(cacheFolder(context, loaded), credential.repository)
+    folder = openRunFolder(cacheFolder(context, loaded), credential.repository)
+    if (folder.because !== undefined) warn(context.printer, spareText(folder.because))
+    const { host } = folder
     const known = readHostState(host).config
     const say = (text: string): void => warn(context.printer, text)
     const open = { signal: context.signal, warn: say, ...(known === undefined ? {} : { known }) }
@@ -57,8 +61,14 @@ export async function withRepository<T>(
     rememberConfig(host, access)
     return await use({ loaded, store: used, access, host, workers: workerCount(context) })
   } finally {
+    folder?.end()
     await store.close()
   }
+}
+
+function spareText(because: string): string {
+  const what = 'this run works in a temporary folder, and what it learns is not remembered'
+  return `the cache folder cannot be used (${because}): ${what}; free space, or set repository.cache`
 }
 
 /** Notes the highest config seen, so that a store that shows an older one is noticed. */

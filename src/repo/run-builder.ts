@@ -6,7 +6,7 @@
  */
 import { closeSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
-import { assert, Failure } from '../base/failure.ts'
+import { assert, describeError, Failure } from '../base/failure.ts'
 import { randomHex } from '../base/random.ts'
 import { compareIndexEntries, INDEX_ENTRY_BYTES, INDEX_PACK_BYTES } from '../format/index-run.ts'
 import { beginIndexRun, decodeIndexBlocks, type ExpectedIndexRun } from '../format/index-run-decoder.ts'
@@ -278,6 +278,8 @@ function onDisk<T>(path: string, work: () => T): T {
   try {
     return work()
   } catch (error) {
-    throw new Failure('host.file', `Cannot write the index cache "${path}"`, { cause: error })
+    const message = `Cannot write the index cache "${path}": ${describeError(error)}`
+    const hint = 'Free space there, or set repository.cache to another folder.'
+    throw new Failure('host.file', message, { facts: { path, hint }, cause: error })
   }
 }

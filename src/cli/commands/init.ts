@@ -6,7 +6,7 @@ import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { describeError, Failure, isFailure } from '../../base/failure.ts'
-import { openHostFolder, readHostState } from '../../repo/host-folder.ts'
+import { readHostState } from '../../repo/host-folder.ts'
 import { readKitFile, writeKitFile } from '../../repo/key-files.ts'
 import { createKeys } from '../../repo/keys.ts'
 import { formatKit, formatLockedKit, type Kit, newKit } from '../../repo/kit.ts'
@@ -16,6 +16,7 @@ import type { LoadedConfig } from '../config-file.ts'
 import type { CommandContext } from '../context.ts'
 import { cacheFolder, holdsRepository, readPassphrase, rememberConfig } from '../open-repository.ts'
 import { note, printLine, printSummary, warn } from '../print.ts'
+import { openRunFolder } from '../spare-cache.ts'
 
 export async function run(context: CommandContext, _input: InputOf<'init'>): Promise<number> {
   const { printer } = context
@@ -34,9 +35,10 @@ export async function run(context: CommandContext, _input: InputOf<'init'>): Pro
     }
     const passphrase = await readPassphrase(context, loaded)
     const { kit, isNew } = await ownKit(context, loaded, identity, passphrase)
-    const host = openHostFolder(cacheFolder(context, loaded), kit.repository)
+    const folder = openRunFolder(cacheFolder(context, loaded), kit.repository)
     const created = await createKeys({ store, kit, shop, writer: hostname(), clock: context.clock })
-    rememberConfig(host, created)
+    rememberConfig(folder.host, created)
+    folder.end()
     // Never in clear where a passphrase protects it: terminals and logs keep what they show.
     const text = passphrase === undefined ? formatKit(kit) : formatLockedKit(kit, passphrase)
     for (const line of text.trimEnd().split('\n')) printLine(printer, line)
@@ -56,6 +58,7 @@ export async function run(context: CommandContext, _input: InputOf<'init'>): Pro
     note(printer, `The lines above are the recovery kit${locked}; the same is in "${identity}" (mode 0600).`)
     const also = passphrase === undefined ? '' : ', and the passphrase'
     const why = 'without it nobody can restore, and it must not be lost together with this host'
+    if (folder.because !== undefined) warn(printer, `the cache folder cannot be used: ${folder.because}`)
     warn(printer, `keep a copy of the recovery kit${also} away from this host: ${why}`)
     return 0
   } finally {
@@ -100,8 +103,10 @@ function notLocked(path: string): Failure {
 
 /** A kit belongs to one repository: two with one id would be taken for each other. */
 function refuseUsed(context: CommandContext, loaded: LoadedConfig, path: string, kit: Kit): void {
-  const host = openHostFolder(cacheFolder(context, loaded), kit.repository)
-  if (readHostState(host).config === undefined) return
+  const folder = openRunFolder(cacheFolder(context, loaded), kit.repository)
+  const isNew = readHostState(folder.host).config === undefined
+  folder.end()
+  if (isNew) return
   const is = `the identity "${path}" is that of repository ${kit.repository}, which this host has used`
   throw new Failure('repo.exists', `Cannot create a repository: ${is}`, {
     facts: { path, repository: kit.repository, hint: 'Name another file as repository.identity.' },
