@@ -213,6 +213,19 @@ test('concurrent changes all happen, one after the other', async () => {
   assert.equal(await openAll(store, late), await openAll(store, kit))
 })
 
+test('what lies in the place of the next config is named, and the keys stay as they are', async () => {
+  const { store, owner, writer } = await shop()
+  const { config, sha256 } = await readConfig(store)
+  const name = `config/${config.n + 1}`
+  await store.put(name, Buffer.from('junk'))
+  const known = { n: config.n, sha256 }
+  await assert.rejects(
+    revokeWriter({ ...owner, known }, writer.domain),
+    (error) => isFailure(error, 'repo.forged') && error.message.includes(name),
+  )
+  assert.equal((await readConfig(store, { known })).sha256, sha256)
+})
+
 test('a change that always loses the race gives up as repo.busy', async () => {
   const { store, owner, domain } = await shop()
   let rivals = 0

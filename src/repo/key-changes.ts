@@ -11,7 +11,7 @@ import { formatTime } from '../base/clock.ts'
 import { assert, Failure, isFailure } from '../base/failure.ts'
 import { randomBytes, randomHex } from '../base/random.ts'
 import { isAgeRecipient } from '../format/age.ts'
-import { CONFIG_LIMITS, recipientId } from '../format/config.ts'
+import { CONFIG_LIMITS, configName, recipientId } from '../format/config.ts'
 import type { Config, ConfigDomain, ConfigRecipient, RecipientRole } from '../format/config.ts'
 import { publicKeyOf } from '../format/curve-keys.ts'
 import type { BlobStore } from '../storage/store.ts'
@@ -213,8 +213,8 @@ export async function removeRecipient(
 
 /**
  * Reads the config, lets `change` say which fields become what (undefined: none), and puts the next one.
- * `change` is called again after a lost race. Fails: repo.busy (lost too often), as readConfig() and
- * openKeys().
+ * `change` is called again after a lost race. Fails: repo.busy (lost too often), repo.forged (something that
+ * is no config has the next name), as readConfig() and openKeys().
  */
 async function changeConfig(
   owner: Owner,
@@ -223,6 +223,7 @@ async function changeConfig(
   const { store, kit } = owner
   const seed = authoritySeedOf(kit)
   const pinned = { repository: kit.repository, authority: kit.authority }
+  let taken = 0
   for (let attempt = 0; attempt < CONFIG_ATTEMPTS_MAX; attempt++) {
     const open = await readConfig(
       store,
@@ -233,10 +234,22 @@ async function changeConfig(
     const next: Config = { ...open.config, ...fields, n: open.config.n + 1, previous: open.sha256 }
     const put = await putConfig(store, next, seed)
     if (put !== false) return put
+    // Who lost a race finds another highest config.
+    if (taken === next.n) throw inTheWay(store, next.n)
+    taken = next.n
   }
-  const is = `the next config was taken ${CONFIG_ATTEMPTS_MAX} times (others change keys, or it is junk)`
+  const is = `the next config was taken ${CONFIG_ATTEMPTS_MAX} times by others who change keys`
   const message = `Cannot change the keys of ${store.location}: ${is}`
   throw new Failure('repo.busy', message, { facts: { store: store.location } })
+}
+
+function inTheWay(store: BlobStore, n: number): Failure {
+  const name = configName(n)
+  const is = `"${name}", which the authority did not sign, lies where the next config must be`
+  const hint = `Put ${name} aside (out of the store), find out who wrote it, then run the command again.`
+  return new Failure('repo.forged', `Cannot change the keys of ${store.location}: ${is}`, {
+    facts: { name, hint },
+  })
 }
 
 /** The kit's own bundles of a domain, ready to be wrapped for others. */
