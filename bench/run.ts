@@ -5,7 +5,7 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { planShop, shopBytesFull, type ShopFile } from './data/shop.ts'
+import { planShop, shopBytesFull, shopBytesOf, type ShopFile } from './data/shop.ts'
 import { describeMachine } from './machine.ts'
 import { growthNeeds, growthSizes, measureGrowth, type GrowthSizes } from './measures/growth.ts'
 import { measureIndexMemory } from './measures/index-memory.ts'
@@ -94,7 +94,7 @@ function emptyRecord(options: Options, peers: Peer[], files: ShopFile[]): BenchR
     versions: { ...peerVersions, node: process.versions.node },
     rounds: options.rounds,
     scale: options.scale,
-    shop: { files: files.length, bytes: files.reduce((sum, file) => sum + file.bytes, 0) },
+    shop: { files: files.length, bytes: shopBytesOf(files) },
     samples: [],
     growth: [],
     indexMemory: null,

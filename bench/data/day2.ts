@@ -17,7 +17,7 @@ import { dirname, join } from 'node:path'
 import { createNoise, draw, drawLogNormal, noiseBytes, sample } from './noise.ts'
 import { createPage, pageBytes } from './pages.ts'
 import { csvRow, logRow } from './rows.ts'
-import { shopBytesFull, writePages, writeRows, writeShop, type ShopFile } from './shop.ts'
+import { shopBytesFull, shopBytesOf, writePages, writeRows, writeShop, type ShopFile } from './shop.ts'
 
 /** What undoDay2() needs: paths to remove and files to write again. */
 export interface Day2 {
@@ -35,7 +35,7 @@ const overwrittenBytes = 16
 
 /** Changes the shop at `root` as a day would; the same plan gives the same day. */
 export async function applyDay2(root: string, files: ShopFile[]): Promise<Day2> {
-  const scale = files.reduce((sum, file) => sum + file.bytes, 0) / shopBytesFull
+  const scale = shopBytesOf(files) / shopBytesFull
   const images = await changeImages(root, files)
   const [bigCsv] = files.filter((file) => file.kind === 'csv')
   const logs = files.filter((file) => file.kind === 'log').slice(0, logsAppendedCount)

@@ -51,6 +51,11 @@ export function planShop(bytes: number): ShopFile[] {
   return [...planImages(noise, bytes * imageShare), ...planText(bytes), ...planRelations(bytes)]
 }
 
+/** Bytes of all files of a plan. */
+export function shopBytesOf(files: ShopFile[]): number {
+  return files.reduce((sum, file) => sum + file.bytes, 0)
+}
+
 /** Six of ten images are thumbnails of about 25 KB, the others photographs of about 300 KB. */
 function planImages(noise: Noise, bytes: number): ShopFile[] {
   const files: ShopFile[] = []

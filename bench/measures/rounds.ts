@@ -10,7 +10,7 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { applyDay2, undoDay2 } from '../data/day2.ts'
-import { writeShop, type ShopFile } from '../data/shop.ts'
+import { shopBytesOf, writeShop, type ShopFile } from '../data/shop.ts'
 import { firstTwoProcessors } from '../machine.ts'
 import { measure, type Command } from '../measure.ts'
 import type { MeasureName } from '../options.ts'
@@ -97,7 +97,8 @@ interface StepRun {
 /** One turn of each peer; backups must say that they are complete. */
 async function measureStep(rounds: Rounds, run: StepRun): Promise<void> {
   for (const { peer, repository } of run.turns) {
-    warmMemory(rounds.scratch, bytesOf(rounds.files))
+    // A peer may need as much at once: a repository or a restored tree, each as large as the shop.
+    warmMemory(rounds.scratch, shopBytesOf(rounds.files))
     const bytesBefore = folderBytes(repository.storePath)
     const { usage, stdout } = await measure(rounds.scratch, run.command(repository))
     if (run.step !== 'restore' && run.step !== 'check') repository.confirm(stdout)
@@ -108,11 +109,6 @@ async function measureStep(rounds: Rounds, run: StepRun): Promise<void> {
     const bytes = `${(usage.rssBytes / 1e6).toFixed(0)} MB, repository +${(newBytes / 1e6).toFixed(1)} MB`
     rounds.note(`round ${run.round}/${rounds.count} ${run.step} ${peer}: ${seconds}, ${bytes}`)
   }
-}
-
-/** What a peer may need at once: a repository or a restored tree, each as large as the shop. */
-function bytesOf(files: ShopFile[]): number {
-  return files.reduce((sum, file) => sum + file.bytes, 0)
 }
 
 interface Scene {

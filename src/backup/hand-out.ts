@@ -88,15 +88,14 @@ export function takeAnswers(
 
 /** Saves all segments of a file at once and in this thread. Fails: as the store's put. */
 export async function saveInline(out: HandOut, file: SegmentedFile): Promise<SegmentResult[]> {
-  const whole = { ...file, results: Array.from({ length: segmentCount(file.entry) }, () => undefined) }
   const results: SegmentResult[] = []
-  for (let segment = 0; segment < whole.results.length; segment++)
-    results.push(await saveSegment(out.lanes.inline, jobOf(out, whole, segment)))
+  for (let segment = 0; segment < segmentCount(file.entry); segment++)
+    results.push(await saveSegment(out.lanes.inline, jobOf(out, file, segment)))
   return results
 }
 
 function jobOf(out: HandOut, file: SegmentedFile, segment: number): SegmentJob {
-  const segments = file.results.length
+  const segments = segmentCount(file.entry)
   return {
     index: out.nextJob++,
     path: file.path,

@@ -8,8 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Failure, isFailure } from '../base/failure.ts'
 import type { KnownConfig, OpenConfig } from '../repo/configs.ts'
-import { openRunFolder, type RunFolder } from './spare-cache.ts'
-import { type HostFolder, openHostFolder, readHostState, updateHostState } from '../repo/host-folder.ts'
+import { type HostFolder, readHostState, updateHostState } from '../repo/host-folder.ts'
 import { readKitFile, readWriterFile } from '../repo/key-files.ts'
 import { type Access, openRepository } from '../repo/keys.ts'
 import type { Credential } from '../repo/kit.ts'
@@ -21,6 +20,7 @@ import type { CommandContext } from './context.ts'
 import type { OwnPlace } from './own-places.ts'
 import { warn } from './print.ts'
 import { readSecret } from './secret.ts'
+import { openRunFolder, type RunFolder } from './spare-cache.ts'
 
 export interface OpenedRepository {
   readonly loaded: LoadedConfig
@@ -82,6 +82,16 @@ export function rememberConfig(
   updateHostState(host, (state) => ({ ...state, config }))
 }
 
+/** Whether this host remembers the repository, as far as that can be read. */
+export function hasUsed(context: CommandContext, loaded: LoadedConfig, repository: string): boolean {
+  try {
+    return readHostState({ path: join(cacheFolder(context, loaded), repository) }).config !== undefined
+  } catch (error) {
+    if (isFailure(error)) return false
+    throw error
+  }
+}
+
 /** Where this host keeps what it can read again: repository.cache, BACKSTOCK_CACHE_DIR, or the user's cache. */
 export function cacheFolder(context: CommandContext, loaded: LoadedConfig): string {
   const named = loaded.config.repository.cache ?? nonEmpty(context.env['BACKSTOCK_CACHE_DIR'])
@@ -131,8 +141,7 @@ async function openKnownStore(context: CommandContext, loaded: LoadedConfig): Pr
 async function isKnownHere(context: CommandContext, loaded: LoadedConfig): Promise<boolean> {
   try {
     const { repository } = await readCredentialFile(context, loaded)
-    const host = openHostFolder(cacheFolder(context, loaded), repository)
-    return readHostState(host).config !== undefined
+    return hasUsed(context, loaded, repository)
   } catch (error) {
     if (isFailure(error)) return false
     throw error

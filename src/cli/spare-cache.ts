@@ -2,11 +2,10 @@
  * What happens when this host's cache folder is full or read-only: the run works in a temporary folder
  * instead. A disk that is full is a reason to restore, not one to refuse it.
  */
-import { copyFileSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, copyFileSync, mkdtempSync, rmSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describeError, errnoOf } from '../base/failure.ts'
-import { randomHex } from '../base/random.ts'
 import { openHostFolder, type HostFolder } from '../repo/host-folder.ts'
 
 /** Below this a folder counts as full: index files of a middling repository need as much. */
@@ -25,15 +24,23 @@ export interface RunFolder {
  * Fails: host.file when there is no room for a temporary one either.
  */
 export function openRunFolder(cacheFolder: string, repository: string): RunFolder {
-  const because = whyUnusable(cacheFolder, repository)
-  if (because === undefined)
-    return { host: openHostFolder(cacheFolder, repository), because, end: () => undefined }
+  let because: string
+  try {
+    const host = openHostFolder(cacheFolder, repository)
+    accessSync(host.path, constants.W_OK)
+    const { bavail, bsize } = statfsSync(host.path)
+    const free = bavail * bsize
+    if (free >= FREE_BYTES_MIN) return ownFolder(host)
+    because = `only ${free} bytes are free in "${host.path}"`
+  } catch (error) {
+    because = describeError(error)
+  }
   let folder: string
   try {
     folder = mkdtempSync(join(tmpdir(), 'backstock-cache-'))
   } catch {
     // The folder that was asked for gives the better message.
-    return { host: openHostFolder(cacheFolder, repository), because: undefined, end: () => undefined }
+    return ownFolder(openHostFolder(cacheFolder, repository))
   }
   const host = openHostFolder(folder, repository)
   try {
@@ -45,20 +52,6 @@ export function openRunFolder(cacheFolder: string, repository: string): RunFolde
   return { host, because, end: () => rmSync(folder, { recursive: true, force: true }) }
 }
 
-/** What is wrong with the host's folder, undefined if it can be used. */
-function whyUnusable(cacheFolder: string, repository: string): string | undefined {
-  try {
-    const { path } = openHostFolder(cacheFolder, repository)
-    const probe = join(path, `probe.${randomHex(4)}.tmp`)
-    try {
-      writeFileSync(probe, 'x', { flag: 'wx', mode: 0o600 })
-    } finally {
-      rmSync(probe, { force: true })
-    }
-    const { bavail, bsize } = statfsSync(path)
-    const free = bavail * bsize
-    return free < FREE_BYTES_MIN ? `only ${free} bytes are free in "${path}"` : undefined
-  } catch (error) {
-    return describeError(error)
-  }
+function ownFolder(host: HostFolder): RunFolder {
+  return { host, because: undefined, end: () => undefined }
 }

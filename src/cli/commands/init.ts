@@ -6,7 +6,7 @@ import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { describeError, Failure, isFailure } from '../../base/failure.ts'
-import { readHostState } from '../../repo/host-folder.ts'
+import type { OpenConfig } from '../../repo/configs.ts'
 import { readKitFile, writeKitFile } from '../../repo/key-files.ts'
 import { createKeys } from '../../repo/keys.ts'
 import { formatKit, formatLockedKit, type Kit, newKit } from '../../repo/kit.ts'
@@ -14,7 +14,7 @@ import { openStore } from '../../storage/open.ts'
 import type { InputOf } from '../commands.ts'
 import type { LoadedConfig } from '../config-file.ts'
 import type { CommandContext } from '../context.ts'
-import { cacheFolder, holdsRepository, readPassphrase, rememberConfig } from '../open-repository.ts'
+import { cacheFolder, hasUsed, holdsRepository, readPassphrase, rememberConfig } from '../open-repository.ts'
 import { note, printLine, printSummary, warn } from '../print.ts'
 import { openRunFolder } from '../spare-cache.ts'
 
@@ -36,9 +36,13 @@ export async function run(context: CommandContext, _input: InputOf<'init'>): Pro
     const passphrase = await readPassphrase(context, loaded)
     const { kit, isNew } = await ownKit(context, loaded, identity, passphrase)
     const folder = openRunFolder(cacheFolder(context, loaded), kit.repository)
-    const created = await createKeys({ store, kit, shop, writer: hostname(), clock: context.clock })
-    rememberConfig(folder.host, created)
-    folder.end()
+    let created: OpenConfig
+    try {
+      created = await createKeys({ store, kit, shop, writer: hostname(), clock: context.clock })
+      rememberConfig(folder.host, created)
+    } finally {
+      folder.end()
+    }
     // Never in clear where a passphrase protects it: terminals and logs keep what they show.
     const text = passphrase === undefined ? formatKit(kit) : formatLockedKit(kit, passphrase)
     for (const line of text.trimEnd().split('\n')) printLine(printer, line)
@@ -103,10 +107,7 @@ function notLocked(path: string): Failure {
 
 /** A kit belongs to one repository: two with one id would be taken for each other. */
 function refuseUsed(context: CommandContext, loaded: LoadedConfig, path: string, kit: Kit): void {
-  const folder = openRunFolder(cacheFolder(context, loaded), kit.repository)
-  const isNew = readHostState(folder.host).config === undefined
-  folder.end()
-  if (isNew) return
+  if (!hasUsed(context, loaded, kit.repository)) return
   const is = `the identity "${path}" is that of repository ${kit.repository}, which this host has used`
   throw new Failure('repo.exists', `Cannot create a repository: ${is}`, {
     facts: { path, repository: kit.repository, hint: 'Name another file as repository.identity.' },

@@ -3,6 +3,7 @@
  * u32 with itself, payload. The cutter copies nothing but messages that two reads share, since a base backup
  * is gigabytes of them.
  */
+import { newWriter, putBytes, type ByteWriter } from '../../base/bytes.ts'
 import { assert, Failure } from '../../base/failure.ts'
 
 /** Types that the server sends, by what they are called in the documentation. */
@@ -26,8 +27,7 @@ export type OnMessage = (type: number, payload: Buffer) => void
 export interface MessageCutter {
   readonly onMessage: OnMessage
   /** Header and payload of a message of which a part is missing. */
-  partial: Buffer
-  have: number
+  readonly partial: ByteWriter
 }
 
 const HEADER_BYTES = 5
@@ -36,47 +36,33 @@ const PARTIAL_BYTES = 64 * 1024
 const MESSAGE_BYTES_MAX = 1 << 30
 
 export function newMessageCutter(onMessage: OnMessage): MessageCutter {
-  return { onMessage, partial: Buffer.allocUnsafeSlow(PARTIAL_BYTES), have: 0 }
+  return { onMessage, partial: newWriter(PARTIAL_BYTES) }
 }
 
 /** Calls onMessage for each message that is whole by now. Keeps no view of `bytes`. Fails: source.failed. */
 export function cutMessages(cutter: MessageCutter, bytes: Buffer): void {
-  let at = cutter.have > 0 ? finishPartial(cutter, bytes) : 0
+  let at = cutter.partial.length > 0 ? finishPartial(cutter, bytes) : 0
   while (bytes.length - at >= HEADER_BYTES) {
     const end = at + messageBytes(bytes, at)
     if (end > bytes.length) break
     cutter.onMessage(bytes[at]!, bytes.subarray(at + HEADER_BYTES, end))
     at = end
   }
-  if (at < bytes.length) keepPartial(cutter, bytes.subarray(at))
+  if (at < bytes.length) putBytes(cutter.partial, bytes.subarray(at))
 }
 
 /** Completes the message under way as far as `bytes` go; returns how many of them it took. */
-function finishPartial(cutter: MessageCutter, bytes: Buffer): number {
-  let taken = 0
-  while (cutter.have < HEADER_BYTES) {
-    if (taken === bytes.length) return taken
-    cutter.partial[cutter.have++] = bytes[taken++]!
-  }
-  const total = messageBytes(cutter.partial, 0)
-  const rest = Math.min(total - cutter.have, bytes.length - taken)
-  keepPartial(cutter, bytes.subarray(taken, taken + rest))
-  taken += rest
-  if (cutter.have < total) return taken
-  cutter.have = 0
-  cutter.onMessage(cutter.partial[0]!, cutter.partial.subarray(HEADER_BYTES, total))
+function finishPartial({ partial, onMessage }: MessageCutter, bytes: Buffer): number {
+  const header = Math.min(Math.max(0, HEADER_BYTES - partial.length), bytes.length)
+  putBytes(partial, bytes.subarray(0, header))
+  if (partial.length < HEADER_BYTES) return header
+  const total = messageBytes(partial.bytes, 0)
+  const taken = Math.min(header + total - partial.length, bytes.length)
+  putBytes(partial, bytes.subarray(header, taken))
+  if (partial.length < total) return taken
+  partial.length = 0
+  onMessage(partial.bytes[0]!, partial.bytes.subarray(HEADER_BYTES, total))
   return taken
-}
-
-function keepPartial(cutter: MessageCutter, bytes: Buffer): void {
-  const needed = cutter.have + bytes.length
-  if (needed > cutter.partial.length) {
-    const larger = Buffer.allocUnsafeSlow(Math.max(needed, cutter.partial.length * 2))
-    cutter.partial.copy(larger, 0, 0, cutter.have)
-    cutter.partial = larger
-  }
-  bytes.copy(cutter.partial, cutter.have)
-  cutter.have = needed
 }
 
 function messageBytes(bytes: Buffer, at: number): number {

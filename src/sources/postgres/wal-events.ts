@@ -4,7 +4,7 @@
  */
 import { Failure } from '../../base/failure.ts'
 import { unixMicroseconds } from './pg-time.ts'
-import { RM, type WalRecord } from './wal-record.ts'
+import { MANAGER_INFO, RM, type WalRecord } from './wal-record.ts'
 
 /** Numbers that name the files of a relation. */
 export interface RelationFiles {
@@ -83,7 +83,7 @@ export function eventOf(record: WalRecord, major: number): WalEvent | undefined 
     case RM.database:
       return databaseEvent(record, major)
     case RM.smgr:
-      return (record.info & 0xf0) === SMGR_TRUNCATE ? truncation(record) : undefined
+      return (record.info & MANAGER_INFO) === SMGR_TRUNCATE ? truncation(record) : undefined
     default:
       return undefined
   }
@@ -125,7 +125,7 @@ function transactionEnd(record: WalRecord, major: number): WalEvent | undefined 
 
 function xlogEvent(record: WalRecord): WalEvent | undefined {
   const from = { bytes: record.bytes, at: record.mainAt, end: record.end }
-  switch (record.info & 0xf0) {
+  switch (record.info & MANAGER_INFO) {
     case XLOG.restorePoint: {
       const at = unixMicroseconds(takeInt64(from))
       const end = from.bytes.indexOf(0, from.at)
@@ -162,7 +162,7 @@ function checkpoint(from: Cursor): WalEvent {
 }
 
 function databaseEvent(record: WalRecord, major: number): WalEvent | undefined {
-  const operation = record.info & 0xf0
+  const operation = record.info & MANAGER_INFO
   const from = { bytes: record.bytes, at: record.mainAt, end: record.end }
   const drop = major < 15 ? DROP_DATABASE.before15 : DROP_DATABASE.since15
   const isKnown = operation === drop || operation === CREATE_BY_COPY || operation === CREATE_BY_LOG

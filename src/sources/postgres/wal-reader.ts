@@ -8,12 +8,13 @@
  * total bytes u32, xid u32, previous record u64, info u8, resource manager u8, padding u16, CRC-32C u32, then
  * block headers, block data and main data (wal-record.ts); each begins at a multiple of 8.
  */
+import { newWriter, putBytes, type ByteWriter } from '../../base/bytes.ts'
 import { Failure } from '../../base/failure.ts'
 import { addCrc32c, CRC32C_START, endCrc32c } from './crc32c.ts'
 import { formatLsn, type Lsn } from './lsn.ts'
+import { MANAGER_INFO, RECORD_HEADER_BYTES, RM } from './wal-record.ts'
 
 const WAL_PAGE_BYTES = 8192
-export const RECORD_HEADER_BYTES = 24
 const PAGE = BigInt(WAL_PAGE_BYTES)
 const PAGE_HEADER_BYTES = 24
 const FIRST_PAGE_HEADER_BYTES = 40
@@ -24,7 +25,6 @@ const INFO_FIRST = 2
 const INFO_OVERWRITES = 8
 /** PostgreSQL allows 1020 MiB (XLogRecordMaxSize). */
 const RECORD_BYTES_MAX = 1020 * 1024 * 1024
-const RM_XLOG = 0
 const XLOG_SWITCH = 0x40
 const SCRATCH_BYTES = 64 * 1024
 const NOTHING = Buffer.alloc(0)
@@ -51,7 +51,7 @@ export interface WalReader {
   /** Too few bytes to be understood yet. */
   carry: Buffer
   /** The record that crosses pages: `gathered` of `total` bytes are in `scratch`. 0: there is none. */
-  scratch: Buffer
+  readonly scratch: ByteWriter
   total: number
   gathered: number
   gatheredFrom: Lsn
@@ -71,13 +71,13 @@ export function newWalReader(options: {
 }): WalReader {
   return {
     ...options,
-    next: options.from - (options.from % BigInt(WAL_PAGE_BYTES)),
+    next: options.from - (options.from % PAGE),
     endedAt: undefined,
     timeline: 0,
     base: 0n,
     recordOffset: 0,
     carry: NOTHING,
-    scratch: Buffer.allocUnsafeSlow(SCRATCH_BYTES),
+    scratch: newWriter(SCRATCH_BYTES),
     total: 0,
     gathered: 0,
     gatheredFrom: 0n,
@@ -166,17 +166,14 @@ function continueRecord(reader: WalReader, lsn: Lsn, info: number, left: number)
 /** Adds to the record under way; returns where it stopped. */
 function gather(reader: WalReader, input: Buffer, at: number, end: number): number {
   const bytes = Math.min(end - at, reader.total - reader.gathered)
-  if (!reader.isHeadless) {
-    reader.scratch = grown(reader.scratch, reader.gathered, reader.gathered + bytes)
-    input.copy(reader.scratch, reader.gathered, at, at + bytes)
-  }
+  if (!reader.isHeadless) putBytes(reader.scratch, input.subarray(at, at + bytes))
   reader.gathered += bytes
   if (reader.gathered === reader.total) {
     const { scratch, total, isHeadless } = reader
     reader.total = 0
     reader.isHeadless = false
     reader.recordOffset = Number(reader.gatheredFrom - reader.base)
-    if (!isHeadless) giveRecord(reader, scratch, 0, total, reader.base + BigInt(at + bytes))
+    if (!isHeadless) giveRecord(reader, { bytes: scratch.bytes, at: 0, total, end: at + bytes })
   }
   return at + bytes
 }
@@ -193,27 +190,27 @@ function readRecord(reader: WalReader, input: Buffer, at: number, end: number): 
   if (total > end - at) {
     reader.total = total
     reader.gathered = 0
+    reader.scratch.length = 0
     reader.gatheredFrom = reader.base + BigInt(at)
     return gather(reader, input, at, end)
   }
   reader.recordOffset = at
-  giveRecord(reader, input, at, total, undefined)
+  giveRecord(reader, { bytes: input, at, total, end: at + total })
   return at + total
 }
 
+/** `end`: where the record ends in the input. */
 function giveRecord(
   reader: WalReader,
-  bytes: Buffer,
-  at: number,
-  total: number,
-  endLsn: Lsn | undefined,
+  record: { bytes: Buffer; at: number; total: number; end: number },
 ): void {
+  const { bytes, at, total, end } = record
   if (reader.checkCrc) checkRecord(reader, bytes, at, total)
   reader.onRecord(bytes, at, total, reader)
   // After a switch the rest of the segment is padding.
-  if (bytes[at + 17] === RM_XLOG && (bytes[at + 16]! & 0xf0) === XLOG_SWITCH) {
+  if (bytes[at + 17] === RM.xlog && (bytes[at + 16]! & MANAGER_INFO) === XLOG_SWITCH) {
     const segment = BigInt(reader.segmentBytes)
-    reader.padding = Number((segment - ((endLsn ?? recordLsn(reader) + BigInt(total)) % segment)) % segment)
+    reader.padding = Number((segment - ((reader.base + BigInt(end)) % segment)) % segment)
   }
 }
 
@@ -228,14 +225,6 @@ function skipPadding(reader: WalReader, input: Buffer, at: number): number {
   const bytes = Math.min(reader.padding, input.length - at)
   reader.padding -= bytes
   return at + bytes
-}
-
-/** `bytes` with room for `needed`, the first `kept` of them the same. */
-function grown(bytes: Buffer, kept: number, needed: number): Buffer {
-  if (needed <= bytes.length) return bytes
-  const larger = Buffer.allocUnsafeSlow(Math.max(needed, bytes.length * 2))
-  bytes.copy(larger, 0, 0, kept)
-  return larger
 }
 
 function damaged(lsn: Lsn, what: string): Failure {

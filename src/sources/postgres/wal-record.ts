@@ -9,8 +9,9 @@
  * blocks, and at the end the main data.
  */
 import { Failure } from '../../base/failure.ts'
-import { RECORD_HEADER_BYTES } from './wal-reader.ts'
 
+/** Total bytes, xid, previous record, info, resource manager, CRC (wal-reader.ts). */
+export const RECORD_HEADER_BYTES = 24
 /** Resource managers (rmgrlist.h): which part of the server wrote a record. */
 export const RM = { xlog: 0, xact: 1, smgr: 2, database: 4, heap2: 9, heap: 10 } as const
 
@@ -44,6 +45,8 @@ export interface WalBlock {
   imageBytes: number
 }
 
+/** The bits of WalRecord.info that belong to the resource manager. */
+export const MANAGER_INFO = 0xf0
 const BLOCK_ID_MAX = 32
 const ID_MAIN_SHORT = 255
 const ID_MAIN_LONG = 254
