@@ -7,6 +7,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { promisify } from 'node:util'
 import { assertFails, assertSameBytes, namesOf, patternOf } from '../../test/contract/store-asserts.ts'
 import { asPlainUser, errnoError, filesBelow, hookedCalls } from '../../test/harness/local-place.ts'
+import { mountDisk } from '../../test/harness/small-disk.ts'
 import type { FailureCode } from '../base/failure.ts'
 import { type LocalCalls, poolCalls } from './local-calls.ts'
 import { localFailure } from './local-failures.ts'
@@ -177,10 +178,7 @@ type OpenDisk = (context: TestContext) => Promise<SmallDisk>
 
 async function mountedDisk(context: TestContext): Promise<SmallDisk> {
   const path = await mkdtemp(join(tmpdir(), 'backstock-local-'))
-  const isMounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', path]).then(
-    () => true,
-    () => false,
-  )
+  const isMounted = mountDisk(path, '1m')
   context.after(async () => {
     if (isMounted) await run('umount', ['-l', path])
     await rm(path, { recursive: true, force: true })

@@ -11,6 +11,7 @@ import {
   eventsOf,
   here,
   makeHost,
+  packNames,
   putFile,
   type ShopHost,
   writeConfig,
@@ -72,9 +73,7 @@ test('a check says what its credential could not examine, and calls none of it p
 
 test('22: a check meets an object that the store cannot hand out, and remembers no damage', async () => {
   const repo = join(host.dir, 'repo')
-  const [pack = ''] = readdirSync(repo, { recursive: true, encoding: 'utf8' }).filter((name) =>
-    /\/packs\/..\/./.test(name),
-  )
+  const [pack = ''] = packNames(host)
   const own = (user: number): void => {
     if (process.getuid?.() === 0) execFileSync('chown', ['-R', String(user), host.dir])
   }

@@ -29,6 +29,7 @@ import {
   type ShopHost,
   writeConfig,
 } from '../harness/shop-host.ts'
+import { growDisk, mountDisk, unmountDisk } from '../harness/small-disk.ts'
 
 const isRoot = process.getuid?.() === 0
 let host: ShopHost
@@ -108,7 +109,7 @@ test('21: the store is full; after making room the next run succeeds', { skip: !
   const small = makeHost({ repository: 'store: disk/repo, identity: identity.age' })
   const disk = join(small.dir, 'disk')
   mkdirSync(disk)
-  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', disk]).status !== 0) {
+  if (!mountDisk(disk, '3m')) {
     dropHost(small)
     return context.skip('cannot mount a tmpfs here')
   }
@@ -125,11 +126,11 @@ test('21: the store is full; after making room the next run succeeds', { skip: !
       (one) => one['type'] === 'snapshot',
     )
     assert.equal(listed.length, 1)
-    spawnSync('mount', ['-o', 'remount,size=30m', disk])
+    growDisk(disk, '30m')
     assert.equal((await here(small, ['backup'])).exit, 0)
     assert.equal((await here(small, ['check', '--read-data'])).exit, 0)
   } finally {
-    spawnSync('umount', [disk])
+    unmountDisk(disk)
     dropHost(small)
   }
   return undefined

@@ -27,7 +27,7 @@ import {
   restoreTo,
   type RestoreWorld,
 } from '../harness/restores.ts'
-import { dropHost, eventOf, eventsOf, here, makeHost, putFile } from '../harness/shop-host.ts'
+import { dropHost, eventOf, eventsOf, here, makeHost, packNames, putFile } from '../harness/shop-host.ts'
 
 let world: RestoreWorld
 let from = ''
@@ -171,9 +171,7 @@ test('22: the store holds what it cannot hand out', async () => {
     assert.equal((await here(host, ['init'])).exit, 0)
     assert.equal((await here(host, ['backup'])).exit, 0)
     const repo = join(host.dir, 'repo')
-    const [pack = ''] = readdirSync(repo, { recursive: true, encoding: 'utf8' }).filter((name) =>
-      /\/packs\/..\/./.test(name),
-    )
+    const [pack = ''] = packNames(host)
     renameSync(join(repo, pack), join(host.dir, 'moved'))
     symlinkSync(join(host.dir, 'moved'), join(repo, pack))
     const outcome = await here(host, ['restore', 'media', '--to', 'out', '--json'])

@@ -32,6 +32,7 @@ import {
   type RestoreWorld,
 } from '../harness/restores.ts'
 import type { RestoreChildJob } from '../harness/restore-child.ts'
+import { growDisk, mountDisk, unmountDisk } from '../harness/small-disk.ts'
 
 const MIB = 1024 * 1024
 const MARKER = '.backstock-restore'
@@ -245,20 +246,18 @@ test(
   async (t) => {
     const to = newTarget()
     mkdirSync(to)
-    try {
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', to], { stdio: 'pipe' })
-    } catch {
+    if (!mountDisk(to, '24m')) {
       t.skip('this system lets nobody mount')
       return
     }
-    t.after(() => execFileSync('umount', [to]))
+    t.after(() => unmountDisk(to))
     await assert.rejects(restoreTo(world, snapshot, to, { workers: 2 }), (error) => {
       assert.ok(isFailure(error, 'restore.failed'))
       assert.match(error.message, /^Cannot .* ".+": .*no space left on device/i)
       return true
     })
     const finished = assertNoneLooksFinished(to)
-    execFileSync('mount', ['-o', 'remount,size=200m', to])
+    growDisk(to, '200m')
     const done = await restoreTo(world, snapshot, to, { workers: 2 })
     assert.ok(done.resumed > 0 && done.resumed <= finished)
     assertFinished(to)

@@ -1,28 +1,26 @@
 /** A host whose cache folder is full or cannot be written still backs up, checks and restores. */
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { noise } from '../harness/engine.ts'
-import { dropHost, here, makeHost, putFile, type ShopHost } from '../harness/shop-host.ts'
+import { dropHost, here, makeHost, packNames, putFile, type ShopHost } from '../harness/shop-host.ts'
+import { fillDisk, mountDisk, unmountDisk } from '../harness/small-disk.ts'
+import { flip } from '../harness/tampering.ts'
 
 function spareFolders(): string[] {
   return readdirSync(tmpdir()).filter((name) => name.startsWith('backstock-cache-'))
 }
 
-/** Damages the pack of contents, and gives back how to mend it. */
-function hurtPack(host: ShopHost): void {
-  const repo = join(host.dir, 'repo')
-  const packs = readdirSync(repo, { recursive: true, encoding: 'utf8' }).filter((name) =>
-    /\/packs\/..\/./.test(name),
-  )
-  for (const name of packs) {
-    const bytes = readFileSync(join(repo, name))
-    bytes[100]! ^= 255
-    rmSync(join(repo, name))
-    writeFileSync(join(repo, name), bytes)
+/** Damages the contents of all files. */
+function hurtPacks(host: ShopHost): void {
+  for (const name of packNames(host)) {
+    const path = join(host.dir, 'repo', name)
+    const bytes = flip(readFileSync(path), 100)
+    // Objects are read-only files.
+    rmSync(path)
+    writeFileSync(path, bytes)
   }
 }
 
@@ -36,7 +34,7 @@ async function useWithout(host: ShopHost): Promise<void> {
   assert.equal(restore.exit, 0, restore.stderr)
   assert.match(restore.stderr, warned)
   assert.ok(readFileSync(join(host.dir, 'out', host.media, 'large')).equals(noise(1, 200_000)))
-  hurtPack(host)
+  hurtPacks(host)
   const check = await here(host, ['check', '--read-data'])
   assert.equal(check.exit, 1)
   assert.match(check.stdout, /media\/large/)
@@ -62,7 +60,7 @@ test('a cache folder that is full stops no command, and what it remembers still 
   const host = makeHost()
   const cache = join(host.dir, 'cache')
   mkdirSync(cache)
-  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=20m', 'tmpfs', cache]).status !== 0) {
+  if (!mountDisk(cache, '20m')) {
     dropHost(host)
     return context.skip('cannot mount a tmpfs here')
   }
@@ -70,10 +68,7 @@ test('a cache folder that is full stops no command, and what it remembers still 
     putFile(host, 'media/large', noise(1, 200_000))
     assert.equal((await here(host, ['init'])).exit, 0)
     assert.equal((await here(host, ['backup'])).exit, 0)
-    const free = Number(
-      spawnSync('df', ['-k', '--output=avail', cache], { encoding: 'utf8' }).stdout.split('\n')[1],
-    )
-    spawnSync('dd', ['if=/dev/zero', `of=${cache}/fill`, 'bs=1k', `count=${free}`])
+    fillDisk(cache)
     await useWithout(host)
     const repo = join(host.dir, 'repo')
     renameSync(join(repo, 'config'), join(repo, 'aside'))
@@ -81,7 +76,7 @@ test('a cache folder that is full stops no command, and what it remembers still 
     assert.equal(lost.exit, 23)
     assert.match(lost.stderr, /this host has seen config\/1/)
   } finally {
-    spawnSync('umount', [cache])
+    unmountDisk(cache)
     dropHost(host)
   }
 })

@@ -4,7 +4,7 @@
  * process, which takes a tenth of the time.
  */
 import { spawn, spawnSync, type ChildProcessWithoutNullStreams } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -56,6 +56,12 @@ sources:
   media: { kind: files, paths: [media]${media} }
 ${sources}`,
   )
+}
+
+/** Names of the packs that hold contents of files, in the folder `repo` of the host. */
+export function packNames(host: ShopHost): string[] {
+  const names = readdirSync(join(host.dir, 'repo'), { recursive: true, encoding: 'utf8' })
+  return names.filter((name) => /\/packs\/..\/./.test(name))
 }
 
 /** Writes a file of the shop. */
