@@ -175,6 +175,8 @@ test('help of an unknown command is refused like the command', async () => {
     'key --json nope -h',
     'help key nope',
     'help help nope',
+    '--json help nope',
+    '-c help help nope',
   ])
     assert.match(await refusal(line), /unknown command 'nope'/, line)
 })
@@ -184,6 +186,11 @@ test('help of help, of a group, and past global options is help', async () => {
   assert.deepEqual(await help('help help'), await help('--help'))
   assert.deepEqual(await help('help key'), await help('key --help'))
   assert.deepEqual(await help('-c help --json key list -h'), await help('key list --help'))
+  for (const line of ['--json help ls', 'help --json ls', '-q -c help help ls', '--config=x help ls --json'])
+    assert.deepEqual(await help(line), await help('ls --help'), line)
+  assert.deepEqual(await help('--json help'), await help('--help'))
+  for (const line of ['--json help exit-codes', 'help --json exit-codes', 'help exit-codes --json'])
+    assert.deepEqual(await help(line), await help('help exit-codes'), line)
 })
 
 test('--help and `help exit-codes` explain every exit status, and each command says where', async () => {

@@ -51,7 +51,7 @@ ${exitCodesText().trimEnd()}`
 
 /** Reads a command line (without the program's own name). Fails: usage.invalid. */
 export async function parseCommandLine(argv: readonly string[], version: string): Promise<Request> {
-  if (argv[0] === 'help' && argv[1] === 'exit-codes') return { kind: 'help', text: exitCodesText() }
+  if (asksExitCodes(argv)) return { kind: 'help', text: exitCodesText() }
   let request: Request | undefined
   let text = ''
   const program = buildProgram(version, {
@@ -73,10 +73,32 @@ export async function parseCommandLine(argv: readonly string[], version: string)
  * it.
  */
 function withoutVainHelp(program: Command, argv: readonly string[]): string[] {
-  const begin = argv.findIndex((word) => word !== 'help')
-  const words = argv[0] === 'help' ? [...argv.slice(begin < 0 ? argv.length : begin), '--help'] : [...argv]
+  let words = [...argv]
+  while (words[commandAt(words)] === 'help') words = words.toSpliced(commandAt(words), 1)
+  if (words.length < argv.length) words.push('--help')
   const plain = words.filter((word) => word !== '--help' && word !== '-h')
   return namesCommand(program, plain) ? words : plain
+}
+
+function asksExitCodes(argv: readonly string[]): boolean {
+  const at = commandAt(argv)
+  if (argv[at] !== 'help') return false
+  const rest = argv.toSpliced(at, 1)
+  return rest[commandAt(rest)] === 'exit-codes'
+}
+
+/** Where the command stands: past global options and what they take. */
+function commandAt(words: readonly string[]): number {
+  let at = 0
+  for (let word = words[at]; word?.startsWith('-') === true && word !== '--'; word = words[at])
+    at += takesWord(word) ? 2 : 1
+  return at
+}
+
+function takesWord(word: string): boolean {
+  return Object.entries<OptionSpec>(globalOptions).some(
+    ([key, { short, value }]) => value !== undefined && (word === optionFlag(key) || word === `-${short}`),
+  )
 }
 
 /** Whether the words, past global options, begin with a command or a group, or name none at all. */
