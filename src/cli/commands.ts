@@ -146,13 +146,15 @@ export const commands = {
       stdinFilename: { value: 'NAME', help: 'the name of that file', default: 'stdin' },
       filesFrom: {
         value: 'FILE',
-        help: 'back up the paths in FILE, one a line, under a name of its own; - is stdin',
+        help:
+          'back up the paths in FILE, one a line, under a name of its own; - is stdin; repeatable, ' +
+          'lists are joined',
         many: true,
         complete: 'file',
       },
       filesFrom0: {
         value: 'FILE',
-        help: 'the same, paths ended by a zero byte',
+        help: 'the same, paths ended by a zero byte; joined with those of --files-from',
         many: true,
         complete: 'file',
       },

@@ -42,12 +42,14 @@ function insidePlace(source: string, path: string, place: OwnPlace): Failure {
 }
 
 /**
- * Raw absolute paths without those that are, or lie in, one of `places`, by either name of the place.
+ * Raw absolute paths without those that are, or lie in, one of `places`, by either name of the place. Where a
+ * path with `..` leads only the walk finds out; it goes into none of these places and says so.
  * Fails: usage.invalid (a path that is not absolute).
  */
 export function pathsOutside(paths: readonly string[], places: readonly OwnPlace[]): string[] {
   const folders = places.flatMap(({ path }) => [resolve(path), realPlace(path)].map(rawPath))
-  return paths.filter((path) => !folders.some((folder) => isWithin(normalPath(path), folder)))
+  const isOurs = (path: string): boolean => folders.some((folder) => isWithin(normalPath(path), folder))
+  return paths.filter((path) => path.split('/').includes('..') || !isOurs(path))
 }
 
 function isWithin(path: string, folder: string): boolean {

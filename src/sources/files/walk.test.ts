@@ -190,6 +190,27 @@ test('`walkFiles()` walks just the entries of a list, with what is above them', 
   assert.equal(shown({ paths: [`${dir}/b`], filesFrom: [`${dir}/list`] }), '+a/ x - +b/ z - new\nline')
 })
 
+test('`walkFiles()` follows the paths of a list as the system does', () => {
+  make('far/deep/x', 'far/x', 'x', 'file')
+  symlinkSync('far/deep', `${dir}/link`)
+  symlinkSync('link', `${dir}/again`)
+  symlinkSync('../link/../x', `${dir}/far/up`)
+  symlinkSync('gone', `${dir}/broken`)
+  const single = (...paths: string[]): string =>
+    shown({ paths: [], singles: paths.map((path) => `${dir}/${path}`) })
+  assert.equal(single('link'), 'link')
+  for (const path of ['link/', 'link/.', 'link//', 'link/./'])
+    assert.equal(single(path), '+far/ +deep/ - - link')
+  assert.equal(single('again/'), 'again +far/ +deep/ - - link')
+  assert.equal(single('link/../x', 'link//x'), '+far/ +deep/ x - x - link')
+  assert.equal(single('link/../../x', 'far/./deep/../../file'), 'file link x')
+  assert.equal(single('far/up/.'), '!x ENOTDIR +far/ up - link')
+  for (const path of ['gone/../x', 'gone/', 'gone/.']) assert.equal(single(path), '!gone ENOENT')
+  for (const path of ['file/../x', 'file/', 'file/.']) assert.equal(single(path), '!file ENOTDIR')
+  assert.equal(single('broken/../x'), '!gone ENOENT broken')
+  assert.equal(single('far/', 'far/../far'), '+far/ -')
+})
+
 test('`walkFiles()` leaves out large files and what lies in folders never to walk', () => {
   make('small', 'large', 'store/packs/x', 'link-to/')
   truncateSync(`${dir}/large`, 1001)
