@@ -7,7 +7,7 @@ import { bundleName, configName, configNumber, parseConfig, type Config } from '
 import { decodeSigned, verifySigned } from '../format/signed.ts'
 import { isDamage, isUnreadable } from '../repo/damage.ts'
 import { domainKeys, type Access, type DomainKeys } from '../repo/keys.ts'
-import type { BlobStore } from '../storage/store.ts'
+import type { BlobStore, Stray } from '../storage/store.ts'
 import { addFinding, addUnreadFinding, type Findings } from './check-findings.ts'
 
 /** Names of unknown objects that a finding quotes. */
@@ -26,6 +26,8 @@ export interface Inventory {
   readonly packs: ReadonlyMap<string, number>
   readonly sessions: readonly string[]
   readonly unknown: readonly string[]
+  /** By name: what lies where an object should, or could, and is none. */
+  readonly strays: ReadonlyMap<string, Stray>
 }
 
 /** What a name must look like; the first group is the domain. */
@@ -39,7 +41,10 @@ const PATTERNS = {
   reserved: /^(?:tombs|receipts|marks)\/|^d\/([0-9a-f]{16})\/(?:logs|points)\//,
 } as const
 
-/** Lists the store once. Fails: as list() does. */
+/**
+ * Lists the store once. Configs and snapshots are also those in whose place something else lies: reading them
+ * says so. Fails: as list() does.
+ */
 export async function takeInventory(
   store: BlobStore,
   config: Config,
@@ -53,8 +58,18 @@ export async function takeInventory(
   const packs = new Map<string, number>()
   const sessions: string[] = []
   const unknown: string[] = []
+  const strays = new Map<string, Stray>()
+  const onStray = (stray: Stray): void => {
+    const { name, is } = stray
+    const n = configNumber(name)
+    const kind = kindOf(name, domains)
+    if (kind === 'reserved' || (is === 'folder' && n === undefined && kind === undefined)) return
+    strays.set(name, stray)
+    if (n !== undefined) configs.push(n)
+    else if (kind === 'snapshots') snapshots.push(name)
+  }
   let objects = 0
-  for await (const { name, bytes } of store.list('')) {
+  for await (const { name, bytes } of store.list('', { onStray })) {
     onObject()
     objects++
     const n = configNumber(name)
@@ -67,7 +82,7 @@ export async function takeInventory(
     else if (kind === 'sessions') sessions.push(name)
     else if (kind === undefined) unknown.push(name)
   }
-  return { objects, configs, keys, snapshots, runs, packs, sessions, unknown }
+  return { objects, configs, keys, snapshots, runs, packs, sessions, unknown, strays }
 }
 
 /** What an object is by its name; undefined if nothing of this repository is called so. */
@@ -87,13 +102,31 @@ export function checkNames(findings: Findings, inventory: Inventory): void {
   }
   const { unknown } = inventory
   if (unknown.length === 0) return
-  const more = unknown.length > QUOTED_MAX ? `, and ${unknown.length - QUOTED_MAX} more` : ''
-  const quoted = unknown.slice(0, QUOTED_MAX).join(', ')
-  addFinding(
-    findings,
-    'object.unknown',
-    `The store holds objects that belong to nothing here: ${quoted}${more}`,
-  )
+  const message = `The store holds objects that belong to nothing here: ${quote(unknown)}`
+  addFinding(findings, 'object.unknown', message)
+}
+
+function quote(names: readonly string[]): string {
+  const more = names.length > QUOTED_MAX ? `, and ${names.length - QUOTED_MAX} more` : ''
+  return names.slice(0, QUOTED_MAX).join(', ') + more
+}
+
+/** What is no object and stands in no other finding: it is in the way, but nothing is known to miss. */
+export function checkStrays(findings: Findings, { strays }: Inventory): void {
+  const named = new Set(findings.list.map(({ object }) => object))
+  const others = [...strays.values()].filter(({ name }) => !named.has(name))
+  if (others.length === 0) return
+  const quoted = quote(others.map(({ name, is }) => `${name} (a ${is})`))
+  addFinding(findings, 'object.unknown', `The store holds what can be no object: ${quoted}`)
+}
+
+/** What lies in the place of the object, or of a folder above it. */
+export function strayAt({ strays }: Inventory, object: string): Stray | undefined {
+  for (let name = object; name !== ''; name = name.slice(0, Math.max(0, name.lastIndexOf('/')))) {
+    const stray = strays.get(name)
+    if (stray !== undefined) return stray
+  }
+  return undefined
 }
 
 /** Every config from the first to the one in use, signed and each the successor of the one before. */
@@ -156,7 +189,10 @@ export async function checkBundles(
       for (const recipient of config.recipients) {
         const object = bundleName(domain.id, epoch, recipient.id)
         if (inventory.keys.has(object)) continue
-        const message = `${object} is missing: "${recipient.name}" cannot open what ${domain.name} wrote`
+        const stray = strayAt(inventory, object)
+        const instead = stray === undefined ? '' : ` (a ${stray.is} lies at ${stray.name})`
+        const costs = `"${recipient.name}" cannot open what ${domain.name} wrote`
+        const message = `${object} is missing${instead}: ${costs}`
         addFinding(findings, 'bundle.missing', message, { object })
       }
   const domains = new Map<string, DomainKeys>()

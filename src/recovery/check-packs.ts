@@ -19,7 +19,7 @@ import {
   type FindingCode,
   type Findings,
 } from './check-findings.ts'
-import type { Inventory } from './check-inventory.ts'
+import { strayAt, type Inventory } from './check-inventory.ts'
 import {
   checkPackTail,
   failedPack,
@@ -145,7 +145,9 @@ function markMissing(findings: Findings, checked: CheckedRuns, inventory: Invent
   }
   const there: PackState[] = []
   for (const [packSet, packs] of bySet) {
-    const missing = packs.filter((pack) => !inventory.packs.has(pack.name))
+    const missing = packs.filter(
+      ({ name }) => !inventory.packs.has(name) && strayAt(inventory, name)?.is !== 'link',
+    )
     if (missing.length === packs.length) {
       const message = `All ${packs.length} packs of pack set ${packSet} are missing`
       const finding = addFinding(findings, 'set.lost', message, {
@@ -157,8 +159,7 @@ function markMissing(findings: Findings, checked: CheckedRuns, inventory: Invent
     for (const pack of packs) {
       const bytes = inventory.packs.get(pack.name)
       if (bytes === undefined) {
-        const message = `${pack.name} is missing (${pack.bytes} bytes, ${pack.chunks} chunks)`
-        loseWhole(pack, addFinding(findings, 'pack.missing', message, { object: pack.name }))
+        loseWhole(pack, missingPack(findings, inventory, pack))
         continue
       }
       if (bytes !== pack.bytes) {
@@ -171,6 +172,18 @@ function markMissing(findings: Findings, checked: CheckedRuns, inventory: Invent
     }
   }
   return there
+}
+
+/** Where a link lies the pack may be elsewhere: that is no damage, as for a restore. */
+function missingPack(findings: Findings, inventory: Inventory, { name, bytes, chunks }: PackState): Finding {
+  const stray = strayAt(inventory, name)
+  const instead = stray === undefined ? '' : `: a ${stray.is} lies at ${stray.name}`
+  if (stray?.is === 'link') {
+    const message = `Cannot read ${name}${instead} (put the file itself there)`
+    return addUnreadFinding(findings, 'pack.missing', { message, unreadable: true }, { object: name })
+  }
+  const message = `${name} is missing (${bytes} bytes, ${chunks} chunks)${instead}`
+  return addFinding(findings, 'pack.missing', message, { object: name })
 }
 
 function loseWhole(pack: PackState, finding: Finding): void {

@@ -8,7 +8,7 @@ import { readHostState, updateHostState, type HostFolder, type HostState } from 
 import type { Access } from '../repo/keys.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { findingsLeftOut, newFindings, type Finding, type Findings } from './check-findings.ts'
-import { checkBundles, checkConfigs, checkNames, takeInventory } from './check-inventory.ts'
+import { checkBundles, checkConfigs, checkNames, checkStrays, takeInventory } from './check-inventory.ts'
 import { rememberBad, type DataCoverage } from './check-coverage.ts'
 import { checkPacks } from './check-packs.ts'
 import { scopeOf, type DomainScope } from './check-scope.ts'
@@ -97,6 +97,7 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   }
   const packs = { findings, store, repository, domains, host, clock, workers, signal, onPack }
   const coverage = await checkPacks(packs, checked, inventory, readData)
+  checkStrays(findings, inventory)
   const onNode = (): void => {
     throwIfCancelled(signal)
   }

@@ -14,7 +14,7 @@ import { isAgeRecipient } from '../format/age.ts'
 import { CONFIG_LIMITS, configName, recipientId } from '../format/config.ts'
 import type { Config, ConfigDomain, ConfigRecipient, RecipientRole } from '../format/config.ts'
 import { publicKeyOf } from '../format/curve-keys.ts'
-import type { BlobStore } from '../storage/store.ts'
+import type { BlobStore, Stray } from '../storage/store.ts'
 import { putBundle } from './bundles.ts'
 import type { FullBundle } from './bundles.ts'
 import { CONFIG_ATTEMPTS_MAX, putConfig, readConfig } from './configs.ts'
@@ -235,7 +235,7 @@ async function changeConfig(
     const put = await putConfig(store, next, seed)
     if (put !== false) return put
     // Who lost a race finds another highest config.
-    if (taken === next.n) throw inTheWay(store, next.n)
+    if (taken === next.n) throw await inTheWay(store, next.n)
     taken = next.n
   }
   const is = `the next config was taken ${CONFIG_ATTEMPTS_MAX} times by others who change keys`
@@ -243,9 +243,15 @@ async function changeConfig(
   throw new Failure('repo.busy', message, { facts: { store: store.location } })
 }
 
-function inTheWay(store: BlobStore, n: number): Failure {
+async function inTheWay(store: BlobStore, n: number): Promise<Failure> {
   const name = configName(n)
-  const is = `"${name}", which the authority did not sign, lies where the next config must be`
+  let what = `"${name}", which the authority did not sign,`
+  const onStray = (stray: Stray): void => {
+    if (stray.name === name) what = `"${name}", a ${stray.is},`
+  }
+  // Only to hear of strays.
+  for await (const _ of store.list('config/', { onStray })) continue
+  const is = `${what} lies where the next config must be`
   const hint = `Put ${name} aside (out of the store), find out who wrote it, then run the command again.`
   return new Failure('repo.forged', `Cannot change the keys of ${store.location}: ${is}`, {
     facts: { name, hint },

@@ -1,7 +1,7 @@
 /** The failures that every driver raises in the same words, and the arithmetic of ranges. */
 import { assert, Failure } from '../base/failure.ts'
 import { assertName } from './names.ts'
-import type { ReadOptions } from './store.ts'
+import type { ReadOptions, Stray } from './store.ts'
 
 /** Whole blobs are bounded: packs have 16 MiB, the largest blobs of the format 64 MiB. */
 export const BLOB_BYTES_MAX = 1024 ** 3
@@ -11,6 +11,12 @@ export function missingBlob(location: string, name: string, cause?: unknown): Fa
     facts: { location, name },
     cause,
   })
+}
+
+/** The failure of a read where something else than a blob lies. */
+export function strayBlob(location: string, { name, is }: Stray, cause?: unknown): Failure {
+  const message = `Cannot read "${name}" in ${location}: a ${is} lies in its place (must be a file)`
+  return new Failure('storage.missing', message, { facts: { location, name, is }, cause })
 }
 
 export function existingBlob(location: string, name: string, is = 'the name holds other bytes'): Failure {

@@ -1,17 +1,20 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdir, mkdtemp, readdir, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
+import { isFailure } from '../base/failure.ts'
 import { assertFails, assertSameBytes, namesOf, patternOf } from '../../test/contract/store-asserts.ts'
 import { testStore } from '../../test/contract/store-contract.ts'
 import { errnoError, filesBelow, hookedCalls } from '../../test/harness/local-place.ts'
 import { type LocalCalls, poolCalls } from './local-calls.ts'
 import { type LocalStoreOptions, localStore } from './local.ts'
-import type { BlobStore } from './store.ts'
+import type { BlobStore, Stray } from './store.ts'
 
 /** A folder that is gone after the test, and an opened store in it. */
 async function openPlace(
@@ -140,17 +143,43 @@ describe('`localStore()` files', () => {
     await symlink('.outside', join(path, 'link'))
     await symlink('/tmp', join(path, 'folder'))
     await assertFails('storage.denied', store.get('link'))
-    await assertFails('storage.denied', store.put('link', patternOf(3)))
+    await assertFails('storage.exists', store.put('link', patternOf(3)))
     await assertFails('storage.exists', store.put('folder/x', patternOf(3)))
   })
 
-  it('that are pipes are no blobs, and stop nobody', async (context) => {
-    const { path, store } = await openPlace(context)
+  it('that are pipes, sockets or folders are no blobs, and stop nobody', async (context) => {
+    const { path } = await openPlace(context)
+    const socket = createServer().listen(join(path, 'socket'))
+    await once(socket, 'listening')
+    context.after(() => socket.close())
     await promisify(execFile)('mkfifo', [join(path, 'pipe')])
-    await assertFails('storage.missing', store.get('pipe'))
-    await assertFails('storage.exists', store.put('pipe', patternOf(3)))
-    assert.equal(await store.stat('pipe'), undefined)
-    assert.deepEqual(await namesOf(store, ''), [])
+    await mkdir(join(path, 'folder'))
+    for (const blocking of [false, true]) {
+      const store = await localStore(path, { blocking })
+      for (const is of ['pipe', 'socket', 'folder']) {
+        for (const range of [{}, { offset: 0, length: 5 }, { offset: 100, length: 1 }]) {
+          const says = (error: unknown): boolean =>
+            isFailure(error, 'storage.missing') && error.message.includes(`a ${is} lies in its place`)
+          await assert.rejects(store.get(is, range), says, is)
+        }
+        await assertFails('storage.exists', store.put(is, patternOf(3)))
+        assert.equal(await store.stat(is), undefined)
+      }
+      assert.deepEqual(await namesOf(store, ''), [])
+    }
+  })
+
+  it('that are none are told to whom lists them', async (context) => {
+    const { path, store } = await openPlace(context)
+    await store.put('a/b', patternOf(3))
+    await promisify(execFile)('mkfifo', [join(path, 'a/pipe')])
+    await symlink('b', join(path, 'a/link'))
+    await mkdir(join(path, 'a/folder/.hidden'), { recursive: true })
+    const strays: Stray[] = []
+    for await (const { name } of store.list('a/', { onStray: (stray) => strays.push(stray) }))
+      assert.equal(name, 'a/b')
+    const told = strays.map(({ name, is }) => `${name} ${is}`).toSorted()
+    assert.deepEqual(told, ['a/folder folder', 'a/link link', 'a/pipe pipe'])
   })
 
   it('larger than any blob are read in ranges only', async (context) => {

@@ -7,9 +7,11 @@
  * then rename(2); still never a torn blob, but of two puts of one name at the same moment the later replaces
  * the earlier, so `createOnly` says 'check-then-put'.
  *
- * Links inside the store are not followed: list() passes over them, put() and get() refuse them.
- * The store's folder is known by device and inode. When something else stands at its path (an unmounted
- * disk), everything that would say "there is no such blob" says storage.offline instead.
+ * Links inside the store are not followed: list() passes over them, put() and get() refuse them, and so they
+ * do with folders, pipes, sockets and devices in the place of a blob. Only a link at a folder of names is not
+ * looked for when a blob below it is read. The store's folder is known by device and inode. When something
+ * else stands at its path (an unmounted disk), everything that would say "there is no such blob" says
+ * storage.offline instead.
  */
 import { constants } from 'node:fs'
 import { dirname, isAbsolute, join } from 'node:path'
@@ -82,9 +84,9 @@ function storeOfFolder(folder: LocalFolder, createOnly: StoreCapabilities['creat
     },
     get: (name, options = {}) => run('read', name, () => getBlob(folder, name, options)),
     stat: (name) => run('look at', name, () => statBlob(folder, name)),
-    list(prefix) {
+    list(prefix, options = {}) {
       assertPrefix(prefix)
-      return listBlobs(folder, prefix)
+      return listBlobs(folder, prefix, options)
     },
     delete: (name) => run('delete', name, () => deleteBlob(folder, name)),
     sweep: (olderThanMs) => run('sweep', '', () => sweepFolder(folder, olderThanMs)),

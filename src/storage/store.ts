@@ -35,6 +35,18 @@ export interface ReadOptions {
   readonly signal?: AbortSignal
 }
 
+/** What is no blob but lies at a name that one could have. */
+export interface Stray {
+  readonly name: string
+  /** `folder`: also one that blobs lie in, as they should. */
+  readonly is: 'folder' | 'link' | 'pipe' | 'socket' | 'device'
+}
+
+export interface ListOptions {
+  /** Hears of each stray below the prefix, where the driver's place can hold such; not through a port. */
+  readonly onStray?: (stray: Stray) => void
+}
+
 export interface BlobStore {
   /** For messages: the place without secrets, such as `file:///var/backups/acme`. */
   readonly location: string
@@ -49,13 +61,14 @@ export interface BlobStore {
    * Creates the blob if the name is free. Durable (data and name) when it resolves.
    * The buffer is the caller's again only after the promise settles.
    * `identical`: the name already holds exactly these bytes, so retries are safe.
-   * Fails: storage.exists (other bytes there), storage.full, storage.readonly, storage.denied,
+   * Fails: storage.exists (other bytes or a stray there), storage.full, storage.readonly, storage.denied,
    * storage.offline. After a failure no reader ever sees a part of the blob.
    */
   put(name: string, bytes: Uint8Array, options?: { signal?: AbortSignal }): Promise<'created' | 'identical'>
 
   /**
-   * Exactly the asked bytes (default: the whole blob). Fails: storage.missing, storage.short,
+   * Exactly the asked bytes (default: the whole blob). Never waits for a stray or follows one. Fails:
+   * storage.missing (also for a stray), storage.denied (a link: the bytes may be elsewhere), storage.short,
    * storage.offline.
    */
   get(name: string, options?: ReadOptions): Promise<Uint8Array>
@@ -65,9 +78,9 @@ export interface BlobStore {
 
   /**
    * All blobs whose name starts with `prefix` (which ends in `/` or is empty), in ascending byte order of
-   * name.
+   * name; no strays.
    */
-  list(prefix: string): AsyncIterable<BlobStat>
+  list(prefix: string, options?: ListOptions): AsyncIterable<BlobStat>
 
   /** Durable when it resolves. */
   delete(name: string): Promise<'deleted' | 'absent'>
