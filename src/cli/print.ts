@@ -28,6 +28,8 @@ export interface Printer {
   overlay: Overlay | undefined
   /** Whoever read stdout has gone (`| head`): what follows is dropped. */
   outClosed: boolean
+  /** The summary event is out: a run has one. */
+  summarized: boolean
 }
 
 export interface PrinterOptions {
@@ -76,6 +78,7 @@ export function newPrinter(options: PrinterOptions): Printer {
     colorErr: wantsColor(err, env, options.color ?? true),
     overlay: undefined,
     outClosed: false,
+    summarized: false,
   }
 }
 
@@ -114,6 +117,7 @@ export function printEvent(printer: Printer, event: JsonEvent): void {
     typeof value === 'bigint' ? String(value) : value,
   )
   writeOut(printer, `${line}\n`)
+  if (event.type === 'summary') printer.summarized = true
 }
 
 /** The outcome of a command, said once: the event with --json, else the lines (none of them with --quiet). */
@@ -187,6 +191,17 @@ export function printFailure(printer: Printer, error: unknown): number {
   }
   for (const line of causes(error)) detail(printer, line)
   return exit
+}
+
+/**
+ * The summary event of a run that failed as a whole, unless its own is out: whoever reads events waits for
+ * one. It repeats what the error event before it says. `command`: undefined if the command line was not
+ * understood.
+ */
+export function printFailedSummary(printer: Printer, command: string | undefined, error: unknown): void {
+  if (printer.summarized) return
+  const [code, exit] = isFailure(error) ? [error.code, FAILURES[error.code].exit] : ['bug', 1]
+  printEvent(printer, { type: 'summary', command, code, message: describeError(error), exit })
 }
 
 function printBug(printer: Printer, error: unknown): number {

@@ -40,6 +40,23 @@ test('runProgram() turns a Failure into its exit status and a bug into 1', async
   assert.match(bug.stderr, /oops\n {2}This is a bug[^]*run\.test\.ts/)
 })
 
+test('runProgram() ends with one summary whatever fails, and when the command has said its own', async () => {
+  const outcomes = [new Failure('cancelled', 'Cancelled'), new TypeError('oops')].map(async (error) =>
+    runHere(['check', '--json'], {}, { check: async () => ({ run: async () => Promise.reject(error) }) }),
+  )
+  const ends = (await Promise.all(outcomes)).map(({ stdout }) => stdout.trimEnd().split('\n').slice(1))
+  assert.deepEqual(ends, [
+    ['{"type":"summary","command":"check","code":"cancelled","message":"Cancelled","exit":130}'],
+    ['{"type":"summary","command":"check","code":"bug","message":"oops","exit":1}'],
+  ])
+  const late = async ({ printer }: CommandContext): Promise<number> => {
+    printEvent(printer, { type: 'summary', command: 'check' })
+    throw new Failure('storage.full', 'Too late')
+  }
+  const { stdout } = await runHere(['check', '--json'], {}, { check: async () => ({ run: late }) })
+  assert.deepEqual(stdout.match(/"type":"\w+"/g), ['"type":"summary"', '"type":"error"'])
+})
+
 test('runProgram() ends a cancelled command with 130', async () => {
   const stopping = new AbortController()
   const outcome = await runHere(

@@ -8,7 +8,15 @@ import { type CommandName, type CommandSpec, commands } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
 import type { CommandContext, CommandModule } from './context.ts'
 import { commandModules } from './modules.ts'
-import { type OutputStream, type Printer, newPrinter, printFailure, warn, writeText } from './print.ts'
+import {
+  newPrinter,
+  type OutputStream,
+  type Printer,
+  printFailedSummary,
+  printFailure,
+  warn,
+  writeText,
+} from './print.ts'
 import { type GlobalOptions, type Request, parseCommandLine } from './program.ts'
 
 export interface World {
@@ -33,6 +41,7 @@ export async function runProgram(world: World, modules: Modules = commandModules
   // For what goes wrong before the options are known.
   let printer = printerOf(world, { json: world.argv.includes('--json') })
   const unread = forgetUnread(world, () => printer)
+  let command: CommandName | undefined
   try {
     const request = await parseCommandLine(world.argv, world.version)
     if (request.kind === 'help') {
@@ -42,9 +51,10 @@ export async function runProgram(world: World, modules: Modules = commandModules
       return 0
     }
     printer = printerOf(world, request.globals)
+    command = request.name
     return await runCommand(world, { printer, unread }, request, modules)
   } catch (error) {
-    return await endWithFailure(printer, cancelledBy(world.signal, error))
+    return await endWithFailure(printer, command, cancelledBy(world.signal, error))
   }
 }
 
@@ -53,8 +63,13 @@ function printerOf(world: World, globals: Partial<GlobalOptions>): Printer {
 }
 
 /** Says why. An event that could not be written is said in words, or the run would end in silence. */
-async function endWithFailure(printer: Printer, error: unknown): Promise<number> {
+async function endWithFailure(
+  printer: Printer,
+  command: CommandName | undefined,
+  error: unknown,
+): Promise<number> {
   const exit = printFailure(printer, error)
+  printFailedSummary(printer, command, error)
   if (!printer.json || printer.outClosed || !isFailure(error)) return exit
   await flushOut(printer)
   return printer.outClosed ? printFailure(printer, error) : exit
