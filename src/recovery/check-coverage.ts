@@ -3,13 +3,7 @@
  * with the ids of its chunks, a pack is proven; where the credential holds no keys to it, only its checksum
  * is compared, which says nothing about what is in it.
  */
-import {
-  readHostState,
-  updateHostState,
-  type BadPack,
-  type HostFolder,
-  type HostState,
-} from '../repo/host-folder.ts'
+import type { BadPack, HostState } from '../repo/host-folder.ts'
 import type { Findings } from './check-findings.ts'
 import type { CheckedRuns, PackState } from './check-runs.ts'
 
@@ -28,6 +22,9 @@ export interface DataCoverage {
   /** When the one of the covered packs was read that was not read for longest; milliseconds. */
   readonly oldest: number | undefined
 }
+
+/** Something a check has learned, to be written into the host's state. */
+export type StateChange = (state: HostState) => HostState
 
 /** Packs that were read whole, by what is known of them now. */
 export interface ReadPacks {
@@ -59,15 +56,15 @@ export function chooseForData(
 }
 
 /**
- * Remembers what was right, of packs that still are listed, and says how much that is with all before. What
- * the store could not read now keeps what was known of it.
+ * What was right, of packs that still are listed, to be remembered, and how much that is with all that
+ * `state` remembers. What the store could not read now keeps what was known of it.
  */
-export function rememberRight(
-  host: HostFolder,
+export function rightPacks(
+  state: HostState,
   checked: CheckedRuns,
   read: ReadPacks,
   now: number,
-): DataCoverage {
+): { readonly coverage: DataCoverage; readonly change: StateChange } {
   const packs = [...checked.packs.values()]
   const listed = new Set(
     packs
@@ -78,34 +75,31 @@ export function rememberRight(
     ...Object.fromEntries(Object.entries(before).filter(([id]) => listed.has(id))),
     ...Object.fromEntries(right.map((pack) => [pack.id, now])),
   })
-  if (read.all.length > 0)
-    updateHostState(host, (state) => ({
-      ...state,
-      checked: next(state.checked, read.proven),
-      compared: next(state.compared ?? {}, read.compared),
-    }))
-  return coverageOf(packs, read, next(readHostState(host).checked, []))
+  const change: StateChange = (present) => ({
+    ...present,
+    checked: next(present.checked, read.proven),
+    compared: next(present.compared ?? {}, read.compared),
+  })
+  const coverage = coverageOf(packs, read, next(state.checked, read.proven))
+  return { coverage, change: read.all.length > 0 ? change : (present) => present }
 }
 
 /**
- * Remembers the packs that are known to be bad, once all findings have their severity. One that an earlier
- * check found so is forgotten when this one looked as deeply and found no error in it, or, with
+ * The packs that are known to be bad, to be remembered, once all findings have their severity. One that an
+ * earlier check found so is forgotten when this one looked as deeply and found no error in it, or, with
  * `areNeedsKnown`, when no snapshot lists it any more.
  */
-export function rememberBad(
-  host: HostFolder,
-  parts: {
-    readonly findings: Findings
-    readonly checked: CheckedRuns
-    readonly domains: ReadonlyMap<string, unknown>
-    readonly areNeedsKnown: boolean
-    readonly now: number
-  },
-): void {
+export function badPacks(parts: {
+  readonly findings: Findings
+  readonly checked: CheckedRuns
+  readonly domains: ReadonlyMap<string, unknown>
+  readonly areNeedsKnown: boolean
+  readonly now: number
+}): StateChange {
   const { findings, checked, domains, areNeedsKnown, now } = parts
   const errors = findings.list.filter(({ severity }) => severity === 'error')
   const byObject = new Map(errors.map((finding) => [finding.object, finding]))
-  updateHostState(host, (state) => {
+  return (state) => {
     const bad: Record<string, BadPack> = {}
     for (const [name, pack] of Object.entries(state.badPacks ?? {}))
       if (!areNeedsKnown || checked.packs.has(name) || !domains.has(name.split('/')[1] ?? ''))
@@ -125,7 +119,7 @@ export function rememberBad(
       if (!isUnreadable) delete proofs[id]
     }
     return { ...state, checked: proofs, badPacks: bad }
-  })
+  }
 }
 
 function coverageOf(

@@ -8,10 +8,10 @@ import { mapConcurrent } from '../base/concurrent.ts'
 import { describeError, Failure } from '../base/failure.ts'
 import { CHUNK_ID_BYTES } from '../format/pack.ts'
 import { isDamage } from '../repo/damage.ts'
-import { PACK_DEPTHS, readHostState, type HostFolder } from '../repo/host-folder.ts'
+import { PACK_DEPTHS, type HostState } from '../repo/host-folder.ts'
 import type { DomainKeys } from '../repo/keys.ts'
 import type { BlobStore } from '../storage/store.ts'
-import { chooseForData, rememberRight, type DataCoverage } from './check-coverage.ts'
+import { chooseForData, rightPacks, type DataCoverage, type StateChange } from './check-coverage.ts'
 import {
   addFinding,
   addUnreadFinding,
@@ -40,7 +40,8 @@ export interface PacksContext {
   readonly store: BlobStore
   readonly repository: string
   readonly domains: ReadonlyMap<string, DomainKeys>
-  readonly host: HostFolder
+  /** What the host remembers. */
+  readonly state: HostState
   readonly clock: Clock
   readonly workers: number
   readonly signal: AbortSignal | undefined
@@ -48,22 +49,22 @@ export interface PacksContext {
 }
 
 /**
- * Checks all packs; of `percent` of their bytes also the data. Fails: storage.* that ends the check,
- * cancelled.
+ * Checks all packs; of `percent` of their bytes also the data. `change`: what to remember of it. Fails:
+ * storage.* that ends the check, cancelled.
  */
 export async function checkPacks(
   context: PacksContext,
   checked: CheckedRuns,
   inventory: Inventory,
   percent: number,
-): Promise<DataCoverage> {
+): Promise<{ readonly coverage: DataCoverage; readonly change: StateChange }> {
   const there = markMissing(context.findings, checked, inventory)
   const readable = there.filter((pack) => context.domains.has(pack.domain))
   const canOpen = ({ domain, kind }: PackState): boolean => {
     const opened = context.domains.get(domain)
     return opened !== undefined && canOpenPack(opened, kind)
   }
-  const chosen = chooseForData(readable, readHostState(context.host), percent, canOpen)
+  const chosen = chooseForData(readable, context.state, percent, canOpen)
   const keys = new Map([...context.domains].map(([id, domain]) => [id, packKeys(context.repository, domain)]))
   const results: { pack: PackState; result: PackResult }[] = []
   const now = context.clock.now()
@@ -102,7 +103,7 @@ export async function checkPacks(
     proven: right.filter(canOpen),
     compared: right.filter((pack) => !canOpen(pack)),
   }
-  return rememberRight(context.host, checked, read, now)
+  return rightPacks(context.state, checked, read, now)
 }
 
 function claimOf(pack: PackState): Omit<PackState, 'listings' | 'damage' | 'chunks' | 'depth'> {

@@ -4,6 +4,7 @@
  * (src/repo/chunk-index.ts).
  */
 import { corrupt } from '../base/bytes.ts'
+import { isFailure } from '../base/failure.ts'
 import { CHUNK_ID_BYTES, PACK_KINDS, type PackKind } from '../format/pack.ts'
 import { INDEX_ENTRY_BYTES, indexEntryAt, indexPackAt } from '../format/index-run.ts'
 import {
@@ -137,7 +138,15 @@ async function rebuildRun(
 ): Promise<void> {
   const census = checked.censuses.get(run.domain)
   if (census === undefined) return
-  const rebuilt = await rebuildSet(census, subFolder(host, 'index'), run.set, () => listedBytes(checked, run))
+  let rebuilt: RebuiltSet
+  try {
+    rebuilt = await rebuildSet(census, subFolder(host, 'index'), run.set, () => listedBytes(checked, run))
+  } catch (error) {
+    // A full cache folder must not cost what was found so far; nor does it make the set whole.
+    if (!isFailure(error, 'host.file')) throw error
+    finding.message += `; its index could not be made again: ${error.message}`
+    return
+  }
   run.rebuilt = rebuilt
   const { packs, packsExpected } = rebuilt
   const lost = packsExpected - packs.length

@@ -4,18 +4,19 @@
  * Nothing is changed in the store. Printing is the caller's.
  */
 import type { Clock } from '../base/clock.ts'
+import { isFailure, type Failure } from '../base/failure.ts'
 import { readHostState, updateHostState, type HostFolder, type HostState } from '../repo/host-folder.ts'
 import type { Access } from '../repo/keys.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
-import { findingsLeftOut, newFindings, type Finding, type Findings } from './check-findings.ts'
+import { addFinding, findingsLeftOut, newFindings, type Finding, type Findings } from './check-findings.ts'
 import { checkBundles, checkConfigs, checkNames, checkStrays, takeInventory } from './check-inventory.ts'
-import { rememberBad, type DataCoverage } from './check-coverage.ts'
+import { badPacks, type DataCoverage, type StateChange } from './check-coverage.ts'
 import { checkPacks } from './check-packs.ts'
-import { scopeOf, type DomainScope } from './check-scope.ts'
+import { isWholeScope, scopeOf, type DomainScope } from './check-scope.ts'
 import { checkRuns, checkUnlisted, isIndexWhole, type CheckedRuns } from './check-runs.ts'
 import { checkSnapshots, checkStreams, streamsOf } from './check-streams.ts'
 import { throwIfCancelled } from './check-threads.ts'
-import { checkTrees } from './check-trees.ts'
+import { checkTrees, type TreesContext } from './check-trees.ts'
 import type { TreeTally } from './check-tree.ts'
 
 export interface CheckOptions {
@@ -63,11 +64,14 @@ export interface CheckReport {
   readonly counts: CheckCounts
   readonly coverage: DataCoverage
   readonly seconds: number
+  /** Why the host's state does not hold what was found: repo.busy, host.file. */
+  readonly unremembered: Failure | undefined
 }
 
 /**
- * Checks the whole repository as far as the credential reaches. Never fails for damage: that is in the
- * report. Fails: storage.* when the store as a whole does not answer, key.*, host.file, cancelled.
+ * Checks the whole repository as far as the credential reaches, and remembers what it found on the host.
+ * Never fails for damage, nor when it cannot remember: that is in the report. Fails: storage.* when the store
+ * as a whole does not answer, key.*, host.file, cancelled.
  */
 export async function check(access: Access, host: HostFolder, options: CheckOptions): Promise<CheckReport> {
   const { clock, signal, workers, readData = 0 } = options
@@ -77,6 +81,7 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   const findings = newFindings()
   const progress = newProgress(options)
   const tally: TreeTally = { nodes: 0, files: 0, chunks: 0 }
+  const state = readHostState(host)
 
   const inventory = await takeInventory(store, config, () => {
     throwIfCancelled(signal)
@@ -88,15 +93,15 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   const { domains } = opened
   const names = inventory.snapshots
   const snapshots = await checkSnapshots(findings, store, config, names)
-  checkStreams(findings, { config, snapshots, names, heads: readHostState(host).heads, now: clock.now() })
+  checkStreams(findings, { config, snapshots, names, heads: state.heads, now: clock.now() })
   const runs = { store, repository, domains, inventory, host, signal }
   const checked = await checkRuns(findings, runs, snapshots) //       there, or made again from their packs
   checkUnlisted(findings, checked, inventory, domains)
   const onPack = (bytes: number): void => {
     progress('packs', checked.packs.size, bytes)
   }
-  const packs = { findings, store, repository, domains, host, clock, workers, signal, onPack }
-  const coverage = await checkPacks(packs, checked, inventory, readData)
+  const packs = { findings, store, repository, domains, state, clock, workers, signal, onPack }
+  const { coverage, change: ofRight } = await checkPacks(packs, checked, inventory, readData)
   checkStrays(findings, inventory)
   const onNode = (): void => {
     throwIfCancelled(signal)
@@ -105,12 +110,11 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
     progress('trees', snapshots.length, 0)
   }
   const trees = { findings, access, host, domains, checked, tally, onNode, onSnapshot }
-  const areTreesWhole = await checkTrees(trees, snapshots)
+  const areTreesWhole = await checkTreesHere(trees, snapshots)
   // Below what cannot be read or found lies more that a snapshot may need.
   const areNeedsKnown = areTreesWhole && snapshots.length === names.length && isIndexWhole(checked)
   if (areNeedsKnown) forgiveUnneeded(checked)
-  rememberBad(host, { findings, checked, domains, areNeedsKnown, now: clock.now() })
-  rememberHeads(host, findings, snapshots)
+  const ofBad = badPacks({ findings, checked, domains, areNeedsKnown, now: clock.now() })
   const counts = {
     objects: inventory.objects,
     snapshots: snapshots.length,
@@ -120,7 +124,34 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
     ...tally,
   }
   const scope = scopeOf(config, opened)
-  return { ...tallyOf(findings), scope, counts, coverage, seconds: (clock.elapsed() - started) / 1000 }
+  const found = tallyOf(findings)
+  const ofThis = lastCheck(found, isWholeScope(scope), clock.now())
+  const unremembered = remember(host, [ofRight, ofBad, seenHeads(findings, snapshots), ofThis])
+  const seconds = (clock.elapsed() - started) / 1000
+  return { ...found, scope, counts, coverage, seconds, unremembered }
+}
+
+/** In one write: a cache folder that fills up meanwhile must not cost what was found. */
+function remember(host: HostFolder, changes: readonly StateChange[]): Failure | undefined {
+  try {
+    updateHostState(host, (state) => changes.reduce((changed, change) => change(changed), state))
+    return undefined
+  } catch (error) {
+    if (isFailure(error, 'host.file') || isFailure(error, 'repo.busy')) return error
+    throw error
+  }
+}
+
+/** The same when the host has no room for the index files that it takes: then the trees are not checked. */
+async function checkTreesHere(context: TreesContext, snapshots: readonly StoredSnapshot[]): Promise<boolean> {
+  try {
+    return await checkTrees(context, snapshots)
+  } catch (error) {
+    if (!isFailure(error, 'host.file')) throw error
+    const message = `Not checked: trees and files, which needs room on this host: ${error.message}`
+    addFinding(context.findings, 'not-checked', message, { severity: 'error' })
+    return false
+  }
 }
 
 function newProgress(
@@ -148,8 +179,9 @@ function forgiveUnneeded(checked: CheckedRuns): void {
 }
 
 /** The highest believable counter of each stream, so that hiding it later is noticed. */
-function rememberHeads(host: HostFolder, findings: Findings, snapshots: readonly StoredSnapshot[]): void {
-  if (findings.list.some(({ code }) => code === 'stream.fork' || code === 'stream.hidden')) return
+function seenHeads(findings: Findings, snapshots: readonly StoredSnapshot[]): StateChange {
+  if (findings.list.some(({ code }) => code === 'stream.fork' || code === 'stream.hidden'))
+    return (state) => state
   const raise = (heads: HostState['heads']): HostState['heads'] => {
     const raised = { ...heads }
     for (const [key, stream] of streamsOf(snapshots)) {
@@ -159,7 +191,16 @@ function rememberHeads(host: HostFolder, findings: Findings, snapshots: readonly
     }
     return raised
   }
-  updateHostState(host, (state) => ({ ...state, heads: raise(state.heads) }))
+  return (state) => ({ ...state, heads: raise(state.heads) })
+}
+
+function lastCheck(
+  { errors, unreadable, warnings }: Pick<CheckReport, 'errors' | 'unreadable' | 'warnings'>,
+  whole: boolean,
+  at: number,
+): StateChange {
+  const last = { at, errors: errors - unreadable, warnings, unreadable, whole }
+  return (state) => ({ ...state, lastCheck: last, ...(whole ? { lastWholeCheck: last } : {}) })
 }
 
 const ORDER = { error: 0, warning: 1, info: 2 } as const

@@ -80,3 +80,27 @@ test('a cache folder that is full stops no command, and what it remembers still 
     dropHost(host)
   }
 })
+
+test('a check that cannot remember what it found says all of it, and ends as its findings say', async () => {
+  const host = makeHost()
+  try {
+    putFile(host, 'media/large', noise(1, 200_000))
+    assert.equal((await here(host, ['init'])).exit, 0)
+    assert.equal((await here(host, ['backup'])).exit, 0)
+    const [repository = ''] = readdirSync(join(host.dir, 'cache'))
+    const lock = join(host.dir, 'cache', repository, '.state.lock')
+    rmSync(lock)
+    mkdirSync(lock)
+    const warned = /what this check found is not remembered: Cannot open the lock/
+    const sound = await here(host, ['check', '--read-data'])
+    assert.equal(sound.exit, 0, sound.stderr)
+    assert.match(sound.stderr, warned)
+    hurtPacks(host)
+    const hurt = await here(host, ['check', '--read-data'])
+    assert.equal(hurt.exit, 1)
+    assert.match(hurt.stdout, /media\/large/)
+    assert.match(hurt.stderr, warned)
+  } finally {
+    dropHost(host)
+  }
+})

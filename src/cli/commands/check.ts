@@ -3,12 +3,11 @@ import { FAILURES } from '../../base/failure.ts'
 import { check, type CheckReport } from '../../recovery/check.ts'
 import type { Finding } from '../../recovery/check-findings.ts'
 import { CHECK_PARTS, isWholeScope, type DomainScope } from '../../recovery/check-scope.ts'
-import { updateHostState } from '../../repo/host-folder.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { formatBytes, formatCount, formatCounted, formatDuration } from '../human.ts'
 import { withRepository } from '../open-repository.ts'
-import { detail, printEvent, printFinding, printLine, printSummary, showMoment } from '../print.ts'
+import { detail, printEvent, printFinding, printLine, printSummary, showMoment, warn } from '../print.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 
 /** Hurt files named to people for one finding; --json and --verbose get all that the finding holds. */
@@ -36,14 +35,12 @@ export async function run(context: CommandContext, input: InputOf<'check'>): Pro
     } finally {
       endProgress(progress)
     }
-    const { errors, unreadable, warnings, scope } = report
-    const found = { errors: errors - unreadable, warnings, unreadable, whole: isWholeScope(scope) }
-    const last = { at: clock.now(), ...found }
-    const whole = found.whole ? { lastWholeCheck: last } : {}
-    updateHostState(host, (state) => ({ ...state, lastCheck: last, ...whole }))
+    const { errors, unreadable, unremembered } = report
     for (const finding of report.findings) showFinding(context, finding)
     printReport(context, report)
-    if (found.errors > 0) return 1
+    if (unremembered !== undefined)
+      warn(printer, `what this check found is not remembered: ${unremembered.message}`)
+    if (errors > unreadable) return 1
     return unreadable > 0 ? FAILURES['storage.offline'].exit : 0
   })
 }
