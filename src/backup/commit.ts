@@ -28,8 +28,8 @@ const DETAIL_ENTRIES_MAX = 1000
 const DETAIL_CHARS_MAX = 1024 * 1024
 
 /**
- * Puts the snapshot: from this moment the backup exists. undefined for a dry run. Fails: key.revoked, as the
- * store's put.
+ * Puts the snapshot behind the stream's head of this moment: from the put on the backup exists. undefined for
+ * a dry run. Fails: key.revoked, as the store's put.
  */
 export async function commit(
   run: BackupRun,
@@ -42,6 +42,9 @@ export async function commit(
   const name = snapshotName(domain.id, source.name, id)
   const place = { kind: 'snapshot', repository: access.config.repository, name } as const
   const own = lineageSet(engine.runs)
+  const details = sealDetails(run.keys, place, detailsOf(run, view, saved))
+  await refuseRevoked(access, domain.id)
+  // Last: a snapshot of another run that comes between this look and the put has the same number.
   const head = await headNow(run)
   const payload: Snapshot = {
     type: 'snapshot',
@@ -64,23 +67,45 @@ export async function commit(
     refs: saved.refs,
     tags: run.options.tags,
     totals: { ...saved.totals, problems: saved.problems.length },
-    ...sealDetails(run.keys, place, detailsOf(run, view, saved)),
+    ...details,
   }
   const object = encodeSigned({ ...place, payload: parseSnapshot(payload, name) }, signingSeedOf(run.keys))
   if (object.length > SIGNED_BYTES_MAX)
     throw new Failure('repo.rule', `Cannot commit ${name}: its lineage makes it ${object.length} bytes long`)
-  await refuseRevoked(access, domain.id)
   await putSnapshot(run.store, name, object)
   return { ...payload, domain: domain.id, name, sha256: sha256(object).toString('hex') }
 }
 
-/** The stream's head: another run, from another cache folder, may have committed meanwhile. */
+/**
+ * The stream's head: another run, from another cache folder, may have committed meanwhile. Only the place in
+ * the stream follows it; parent and lineage stay those of the plan, and whole without it.
+ */
 async function headNow(run: BackupRun): Promise<StoredSnapshot | undefined> {
-  const { access, domain, source, plan } = run
-  const scope = { domain: domain.id, source: source.name }
-  const { snapshots } = await listSnapshots(access.store, access.config, scope)
-  const last = snapshots.at(-1)
-  return last !== undefined && last.counter > (plan.head?.counter ?? 0) ? last : plan.head
+  const last = (await streamNow(run, run.access.store)).at(-1)
+  return last !== undefined && last.counter > (run.plan.head?.counter ?? 0) ? last : run.plan.head
+}
+
+async function streamNow(run: BackupRun, store: BlobStore): Promise<readonly StoredSnapshot[]> {
+  const scope = { domain: run.domain.id, source: run.source.name, known: run.history }
+  return (await listSnapshots(store, run.access.config, scope)).snapshots
+}
+
+/**
+ * A sentence for each snapshot that another run put under the same number, since neither saw the other's when
+ * it looked. Both are whole; the next backup goes on behind the last one by name.
+ */
+export async function raceWarnings(
+  run: BackupRun,
+  store: BlobStore,
+  made: StoredSnapshot,
+): Promise<string[]> {
+  const stream = await streamNow(run, store)
+  const twins = stream.filter(({ counter, id }) => counter === made.counter && id !== made.id)
+  return twins.map(
+    ({ id }) =>
+      `${id} and ${made.id} both are number ${made.counter} of "${made.source}": two backups ended at ` +
+      'the same moment. Both are whole; of runs with one cache folder the second one is refused',
+  )
 }
 
 /** A cancelled or failed put may have happened all the same: then the backup exists, and is no failure. */

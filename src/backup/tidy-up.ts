@@ -11,6 +11,7 @@ import type { StoredSnapshot } from '../repo/snapshots.ts'
 import type { SourceBefore } from '../sources/source.ts'
 import type { BlobStore } from '../storage/store.ts'
 import type { BackupRun } from './backup.ts'
+import { raceWarnings } from './commit.ts'
 import type { Engine } from './engine.ts'
 import type { SavedRefs } from './save-refs.ts'
 import type { SavedTree } from './save-tree.ts'
@@ -60,6 +61,9 @@ export async function tidyUp(
     })
     sweepTreeCaches(host, { domain: domain.id, source: source.name }, [snapshot.id, snapshot.full])
     sweepRuns(subFolder(host, 'index'), engine.shared, run.options.clock.now() - INDEX_CACHE_MS)
+  })
+  await attempt(warnings, 'look for backups that ended at the same moment', async () => {
+    warnings.push(...(await raceWarnings(run, store, snapshot)))
   })
   await attempt(warnings, 'clear what earlier runs left in the store', async () => {
     for (const name of [...spent, sessionName(domain.id, source.name, run.id)]) await store.delete(name)

@@ -26,6 +26,7 @@ export const FINDINGS = {
   'snapshot.parent': 'info',
   'stream.hidden': 'error',
   'stream.fork': 'error',
+  'stream.race': 'info',
   'stream.previous': 'error',
   'stream.gap': 'info',
   'clock.backward': 'warning',

@@ -1,8 +1,9 @@
 /** Every finding about snapshots as objects and streams, made by tampering. */
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { formatTime } from '../base/clock.ts'
 import { encodeSigned } from '../format/signed.ts'
-import type { Snapshot } from '../format/snapshot.ts'
+import { snapshotId, type Snapshot } from '../format/snapshot.ts'
 import { openHostFolder, readHostState, updateHostState } from '../repo/host-folder.ts'
 import { revokeWriter } from '../repo/key-changes.ts'
 import { openRepository, writingDomain } from '../repo/keys.ts'
@@ -133,7 +134,16 @@ describe('checkStreams()', () => {
 
   test('sees forks, replaced predecessors and gaps', async () => {
     const last = payloadOf(shop.repository, nameAt(-1))
-    await assertCodes(await resign({ id: `${last.id.slice(0, -8)}0badc0de` }), ['stream.fork'])
+    const twin = `${last.id.slice(0, -8)}0badc0de`
+    await assertCodes(await resign({ id: twin }), ['stream.race'])
+    await assertCodes(await resign({ id: twin, previous: 'ab'.repeat(32) }), [
+      'stream.fork',
+      'stream.previous',
+    ])
+    // Begun a minute and a half after the other was there: the store hid it, even if nothing else tells.
+    const begun = Date.parse(last.completed) + 90_000
+    const times = { begun: formatTime(begun), completed: formatTime(begun + 1000) }
+    await assertCodes(await resign({ id: snapshotId(begun, Buffer.alloc(4)), ...times }), ['stream.fork'])
     await assertCodes(await resign({ tags: ['other'] }, -2), ['stream.previous'])
     const gap = copyOf()
     gap.disk.delete(nameAt(1))
@@ -161,6 +171,12 @@ describe('checkStreams()', () => {
       'clock.backward',
       'clock.future',
     ])
+    // What corrects a clock all the time is no finding; the parent of the last is the one before it.
+    const parentEnded = Date.parse(payloadOf(shop.repository, nameAt(-2)).completed)
+    await assertCodes(await resign({ begun: formatTime(parentEnded - 1500) }), [])
+    await assertCodes(await resign({ begun: formatTime(parentEnded - 10_000) }), ['clock.backward'])
+    await assertCodes(await resign({ completed: formatTime(Date.parse(begun) - 1500) }), [])
+    await assertCodes(await resign({ completed: formatTime(Date.parse(begun) - 10_000) }), ['clock.backward'])
     const early = await run(copyOf(), shop.clock.at - YEAR_MS)
     assert.deepEqual(codesOf(early), ['clock.future'])
   })

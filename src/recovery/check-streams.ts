@@ -20,6 +20,10 @@ const READS_MAX = 8
 const FUTURE_MS_MAX = 86_400_000
 /** A snapshot's id is made a moment before or after its `begun`. */
 const ID_TIME_MS_MAX = 60_000
+/** Clocks are corrected by less all the time; the backup itself trusts no stamp that is younger than this. */
+const BACKWARD_MS_MAX = 2000
+/** A snapshot's put may go on for so long after its `completed`: others do not see it yet. */
+const PUT_MS_MAX = 60_000
 
 /** All snapshots that can be believed, ascending by domain, source and counter. */
 export async function checkSnapshots(
@@ -144,10 +148,7 @@ function checkCounters(findings: Findings, stream: Stream): void {
   for (const snapshot of stream) {
     const { counter, name: object, id } = snapshot
     if (before?.counter === counter) {
-      const message =
-        `${object} and ${before.id} both are number ${counter} of "${snapshot.source}": ` +
-        'two writers share one credential, or an old state of the store was brought back'
-      addFinding(findings, 'stream.fork', message, { object, snapshots: [before.id, id] })
+      addForkFinding(findings, before, snapshot)
       continue
     }
     if (counter > expected) {
@@ -167,25 +168,40 @@ function checkCounters(findings: Findings, stream: Stream): void {
   }
 }
 
+/** Two snapshots of one number. */
+function addForkFinding(findings: Findings, before: StoredSnapshot, snapshot: StoredSnapshot): void {
+  const { name: object, id, counter, source } = snapshot
+  const both = `${object} and ${before.id} both are number ${counter} of "${source}": `
+  const of = { object, snapshots: [before.id, id] }
+  if (isRace(before, snapshot))
+    addFinding(findings, 'stream.race', `${both}their backups ran at the same time, and both are whole`, of)
+  else {
+    const is = 'two writers share one credential, or an old state of the store was brought back'
+    addFinding(findings, 'stream.fork', `${both}${is}`, of)
+  }
+}
+
+/**
+ * Whether neither run could see the other's snapshot: both ran at once and went on from the same head. Who
+ * begins after a snapshot is there sees it, unless the store hides it; and a store that shows two hosts two
+ * branches is seen at their second snapshots, which follow different ones.
+ */
+function isRace(one: StoredSnapshot, other: StoredSnapshot): boolean {
+  if (one.previous !== other.previous) return false
+  const [oneBegan, otherBegan] = [parseTime(one.begun) ?? 0, parseTime(other.begun) ?? 0]
+  return oneBegan <= endOf(other) + PUT_MS_MAX && otherBegan <= endOf(one) + PUT_MS_MAX
+}
+
 function checkTimes(findings: Findings, stream: Stream, now: number): void {
+  const byId = new Map(stream.map((snapshot) => [snapshot.id, snapshot]))
   let before: StoredSnapshot | undefined
   for (const snapshot of stream) {
-    const { name: object, id, begun, completed } = snapshot
+    const { name: object, id, completed } = snapshot
     const of = { object, snapshots: [id] }
-    const [began, ended] = [parseTime(begun) ?? 0, parseTime(completed) ?? 0]
-    if (ended < began) {
-      addFinding(findings, 'clock.backward', `${object} ended (${completed}) before it began (${begun})`, of)
-    } else if (Math.abs(timeOfId(id) - began) > ID_TIME_MS_MAX) {
-      addFinding(findings, 'clock.backward', `${object} began at ${begun}, which its name contradicts`, of)
-    } else if (
-      before !== undefined &&
-      before.counter < snapshot.counter &&
-      began < (parseTime(before.begun) ?? 0)
-    ) {
-      const message = `${object} (${begun}) came after ${before.id} (${before.begun}): the clock was set back`
-      addFinding(findings, 'clock.backward', message, of)
-    }
-    if (ended > now + FUTURE_MS_MAX)
+    const earlier = before !== undefined && before.counter < snapshot.counter ? before : undefined
+    const contradiction = contradictionOf(snapshot, earlier, byId.get(snapshot.parent ?? ''))
+    if (contradiction !== undefined) addFinding(findings, 'clock.backward', `${object} ${contradiction}`, of)
+    if (endOf(snapshot) > now + FUTURE_MS_MAX)
       addFinding(
         findings,
         'clock.future',
@@ -194,6 +210,31 @@ function checkTimes(findings: Findings, stream: Stream, now: number): void {
       )
     before = snapshot
   }
+}
+
+/**
+ * How its times contradict what must have been: a run begins after its parent was there, and ends after it
+ * has seen its predecessor. Runs that overlap may begin in any order.
+ */
+function contradictionOf(
+  snapshot: StoredSnapshot,
+  before: StoredSnapshot | undefined,
+  parent: StoredSnapshot | undefined,
+): string | undefined {
+  const { begun, completed } = snapshot
+  const [began, ended] = [parseTime(begun) ?? 0, endOf(snapshot)]
+  if (ended < began - BACKWARD_MS_MAX) return `ended (${completed}) before it began (${begun})`
+  if (Math.abs(timeOfId(snapshot.id) - began) > ID_TIME_MS_MAX)
+    return `began at ${begun}, which its name contradicts`
+  if (parent !== undefined && began < endOf(parent) - BACKWARD_MS_MAX)
+    return `(${begun}) was made against ${parent.id} (${parent.completed}): the clock was set back`
+  if (before !== undefined && ended < endOf(before) - BACKWARD_MS_MAX)
+    return `(${completed}) came after ${before.id} (${before.completed}): the clock was set back`
+  return undefined
+}
+
+function endOf({ completed }: StoredSnapshot): number {
+  return parseTime(completed) ?? 0
 }
 
 /** `20261122t143323z-…` */

@@ -19,7 +19,7 @@ import { addRunEntries, beginRun, finishRun } from './run-builder.ts'
 import { openRun, type SortedRun } from './sorted-run.ts'
 import { runName } from './names.ts'
 import type { StoredPack, WriterKeys } from './saver.ts'
-import { assert } from '../base/failure.ts'
+import { assert, Failure, isFailure } from '../base/failure.ts'
 
 export interface RunWriter {
   readonly store: BlobStore
@@ -64,7 +64,10 @@ export function pendingChunks(writer: RunWriter): number {
   return chunks
 }
 
-/** Writes one run for the packs stored since the last; durable when it resolves. Fails: as the store's put. */
+/**
+ * Writes one run for the packs stored since the last; durable when it resolves. Fails: repo.busy, as the
+ * store's put.
+ */
 export async function writeRun(writer: RunWriter): Promise<void> {
   if (writer.pending.length === 0) return
   const packs = writer.pending
@@ -74,7 +77,7 @@ export async function writeRun(writer: RunWriter): Promise<void> {
   const run = { repository, domain, packSet, number, supersedes: [], ...runRecords(packs) }
   const object = encodeIndexRun(run, indexKey, randomBytes(16))
   const name = runName(Buffer.from(domain).toString('hex'), Buffer.from(packSet).toString('hex'), number)
-  await writer.store.put(name, object)
+  await putRun(writer.store, name, object)
   writer.runs.push({
     n: number,
     sha256: sha256(object).toString('hex'),
@@ -83,6 +86,19 @@ export async function writeRun(writer: RunWriter): Promise<void> {
   for (const pack of packs) {
     writer.packs++
     writer.bytes += pack.bytes
+  }
+}
+
+/** Of two that work on one pack set the second one to come to a number ends: its packs stay, to be adopted. */
+async function putRun(store: BlobStore, name: string, object: Buffer): Promise<void> {
+  try {
+    await store.put(name, object)
+  } catch (cause) {
+    if (!isFailure(cause, 'storage.exists')) throw cause
+    const message =
+      `Cannot write "${name}": another backup of this source, from another cache folder or host, ` +
+      'works on the same packs, and was first (one may run at a time)'
+    throw new Failure('repo.busy', message, { facts: { object: name }, cause })
   }
 }
 

@@ -154,7 +154,8 @@ export function newestSnapshot(snapshots: readonly StoredSnapshot[]): StoredSnap
 }
 
 function isNewer(one: StoredSnapshot, other: StoredSnapshot): boolean {
-  if (one.domain === other.domain && one.source === other.source) return one.counter > other.counter
+  if (one.domain === other.domain && one.source === other.source)
+    return one.counter > other.counter || (one.counter === other.counter && one.id > other.id)
   return Date.parse(one.completed) > Date.parse(other.completed)
 }
 

@@ -26,12 +26,16 @@ export interface SnapshotList {
   readonly revoked: readonly StoredSnapshot[]
 }
 
-/** All snapshots of the given domains (default: all of the config), or of one source only. */
+/**
+ * All snapshots of the given domains (default: all of the config), or of one source only. `known`: read and
+ * verified before; those that are still listed are not read again.
+ */
 export async function listSnapshots(
   store: BlobStore,
   config: Config,
-  scope: { domain?: string; source?: string } = {},
+  scope: { domain?: string; source?: string; known?: readonly StoredSnapshot[] } = {},
 ): Promise<SnapshotList> {
+  const known = new Map(scope.known?.map((snapshot) => [snapshot.name, snapshot]))
   const snapshots: StoredSnapshot[] = []
   const bad: { name: string; failure: Failure }[] = []
   const revoked: StoredSnapshot[] = []
@@ -40,7 +44,7 @@ export async function listSnapshots(
     const prefix = `d/${domain.id}/snapshots/${scope.source === undefined ? '' : `${scope.source}/`}`
     for await (const { name } of store.list(prefix)) {
       try {
-        const snapshot = await readSnapshot(store, config, domain, name)
+        const snapshot = known.get(name) ?? (await readSnapshot(store, config, domain, name))
         const late = revokedFailure(domain, snapshot)
         if (late === undefined) snapshots.push(snapshot)
         else {

@@ -154,15 +154,15 @@ function listSnapshots(domain: Domain): Snapshot[] {
       ensure(signed.body.source === source && signed.body.id === id, `${name}: names another snapshot`)
       return { domain, name, ...signed }
     })
-    for (const [i, { body, name }] of chain.sort(byCounter).entries()) {
-      const before = chain[i - 1] // one that was deleted leaves a gap
-      const follows = before?.body.counter !== body.counter - 1 || before.sha256 === body.previous
+    for (const { body, name } of chain) {
+      const before = chain.filter((each) => each.body.counter === body.counter - 1) // a deleted one leaves a gap
+      const follows = before.length === 0 || before.some(({ sha256 }) => sha256 === body.previous)
       ensure(follows, `${name}: does not follow the snapshot before it`)
     }
-    return chain
+    return chain.sort(byCounter)
   })
 }
-const byCounter = (a: Snapshot, b: Snapshot) => a.body.counter - b.body.counter
+const byCounter = (a: Snapshot, b: Snapshot) => a.body.counter - b.body.counter || (a.body.id < b.body.id ? -1 : 1)
 
 /** Sections 4 and 6: the chunks that one snapshot can reach. */
 function openChunks({ domain, body: { lineage } }: Snapshot): Chunks {

@@ -105,6 +105,7 @@ async function backUpOne(
     endProgress(progress)
     warnRebuilt(printer, summary.rebuilt)
     printProblems(context, summary)
+    for (const text of summary.warnings) warn(printer, `${source.name}: ${text}`)
     if (afterFailure !== undefined)
       return { source: source.name, summary, hidden, exit: printFailure(printer, afterFailure) }
     const exit = summary.problems.length > 0 ? FAILURES['source.unreadable'].exit : 0
@@ -193,7 +194,7 @@ function rowOf(summary: BackupSummary): string[] {
 
 function summaryFacts(summary: BackupSummary): Record<string, unknown> {
   const { totals, problems, source, snapshot, kind, because, parent, adoptedPacks, bytesStored } = summary
-  const { rebuilt } = summary
+  const { rebuilt, warnings } = summary
   return {
     source,
     snapshot,
@@ -205,6 +206,7 @@ function summaryFacts(summary: BackupSummary): Record<string, unknown> {
     bytesStored,
     ...rebuiltFacts(rebuilt),
     problems: problems.length,
+    ...(warnings.length === 0 ? {} : { warnings }),
     partial: problems.length > 0,
     seconds: Math.round(summary.seconds * 1000) / 1000,
   }
