@@ -11,13 +11,14 @@ import type { BlobStore } from '../storage/store.ts'
 import { newLane } from './lane-setup.ts'
 import type { LaneReply, LaneRequest, LaneStart } from './lanes.ts'
 import type { Lane } from './draft.ts'
+import { savePieces } from './piece.ts'
 import { saveSegment, type SegmentResult } from './segment.ts'
 
 const port = parentPort
 assert(port, 'a lane worker runs in a worker thread')
 
-function reply(message: LaneReply): void {
-  port?.postMessage(message)
+function reply(message: LaneReply, transfer: readonly ArrayBuffer[] = []): void {
+  port?.postMessage(message, transfer)
 }
 
 async function openLane(start: LaneStart): Promise<Lane> {
@@ -42,6 +43,9 @@ async function serve(lane: Lane, request: LaneRequest): Promise<void> {
     const results: SegmentResult[] = []
     for (const job of request.jobs) results.push(await saveSegment(lane, job))
     reply({ type: 'results', results })
+  } else if (request.type === 'load') {
+    const { bytes } = request.load
+    reply({ type: 'pieces', results: await savePieces(lane, request.load), bytes }, [bytes.buffer])
   } else if (request.type === 'refresh') {
     refreshIndex(lane.saver.index, request.shared)
   } else if (request.type === 'flush') {

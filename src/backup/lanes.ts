@@ -15,14 +15,18 @@ import { flushSaver, type StoredPack, type WriterKeys } from '../repo/saver.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { servePort } from '../storage/port-server.ts'
 import type { Lane } from './draft.ts'
+import { savePieces, type Load, type LoadBytes, type PieceResult } from './piece.ts'
 import { saveSegment, type SegmentJob, type SegmentResult } from './segment.ts'
 import type { LaneSettings } from './lane-setup.ts'
 
 const QUEUE_BATCHES_MAX = 2
+/** Of 1 MiB each. */
+const QUEUE_LOADS_MAX = 4
 
 /** What the main thread posts to a lane. */
 export type LaneRequest =
   | { readonly type: 'batch'; readonly jobs: readonly SegmentJob[] }
+  | { readonly type: 'load'; readonly load: Load }
   | { readonly type: 'refresh'; readonly shared: SharedIndex }
   | { readonly type: 'flush' }
   | { readonly type: 'close' }
@@ -30,6 +34,7 @@ export type LaneRequest =
 /** What a lane posts back. */
 export type LaneReply =
   | { readonly type: 'results'; readonly results: readonly SegmentResult[] }
+  | { readonly type: 'pieces'; readonly results: readonly PieceResult[]; readonly bytes: LoadBytes }
   | { readonly type: 'stored'; readonly pack: StoredPack }
   | { readonly type: 'flushed' }
   | { readonly type: 'failed'; readonly failure: PostedFailure }
@@ -52,6 +57,8 @@ export interface Lanes {
   readonly store: BlobStore
   readonly onResults: (results: readonly SegmentResult[]) => void
   readonly onStored: (pack: StoredPack) => void
+  /** Called when a load is saved; its bytes may be filled anew. */
+  onPieces: (results: readonly PieceResult[], bytes: LoadBytes) => void
   readonly signal: AbortSignal | undefined
   /** Listens to `signal`. */
   readonly cancel: () => void
@@ -78,6 +85,7 @@ export function newLanes(options: {
   const lanes: Lanes = {
     ...options,
     cancel,
+    onPieces: () => undefined,
     threads: [],
     held: undefined,
     flushing: 0,
@@ -101,6 +109,19 @@ export async function submitBatch(lanes: Lanes, jobs: readonly SegmentJob[]): Pr
   }
   if (lanes.count === 0) await runInline(lanes, jobs)
   else await postBatch(lanes, jobs)
+}
+
+/** Hands a load over, whose bytes are the lane's from now on; waits while the queues are full. Fails likewise. */
+export async function submitLoad(lanes: Lanes, load: Load): Promise<void> {
+  if (lanes.failure !== undefined) throw lanes.failure
+  if (lanes.count === 0) {
+    lanes.onPieces(await savePieces(lanes.inline, load), load.bytes)
+    return
+  }
+  if (lanes.threads.length === 0) startThreads(lanes)
+  const thread = await freeThread(lanes, QUEUE_LOADS_MAX)
+  thread.queued++
+  post(thread.worker, { type: 'load', load }, [load.bytes.buffer])
 }
 
 /** Waits until something has come back from the lanes, or returns at once if nothing is under way. */
@@ -179,26 +200,32 @@ function workerFile(): URL {
 }
 
 async function postBatch(lanes: Lanes, jobs: readonly SegmentJob[]): Promise<void> {
+  const thread = await freeThread(lanes, QUEUE_BATCHES_MAX)
+  thread.queued++
+  post(thread.worker, { type: 'batch', jobs })
+}
+
+/** The thread with the shortest queue, once that has room. */
+async function freeThread(lanes: Lanes, queuedMax: number): Promise<Thread> {
   for (;;) {
     if (lanes.failure !== undefined) throw lanes.failure
     const thread = lanes.threads.reduce((least, other) => (other.queued < least.queued ? other : least))
-    if (thread.queued < QUEUE_BATCHES_MAX) {
-      thread.queued++
-      post(thread.worker, { type: 'batch', jobs })
-      return
-    }
+    if (thread.queued < queuedMax) return thread
     await anyReply(lanes)
   }
 }
 
-function post(worker: Worker, request: LaneRequest): void {
-  worker.postMessage(request)
+function post(worker: Worker, request: LaneRequest, transfer: readonly ArrayBuffer[] = []): void {
+  worker.postMessage(request, transfer)
 }
 
 function receive(lanes: Lanes, thread: Thread, reply: LaneReply | { type: 'port' }): void {
   if (reply.type === 'results') {
     thread.queued--
     lanes.onResults(reply.results)
+  } else if (reply.type === 'pieces') {
+    thread.queued--
+    lanes.onPieces(reply.results, reply.bytes)
   } else if (reply.type === 'stored') {
     lanes.onStored({ ...reply.pack, chunkIds: asBuffer(reply.pack.chunkIds) })
   } else if (reply.type === 'flushed') {

@@ -81,6 +81,7 @@ function hashOfPage(lane: Lane, file: RunFile, run: Run, page: { start: number; 
   return page.length === file.pageBytes ? file.zeroHash : hashPage(lane, Buffer.alloc(page.length))
 }
 
-function hashPage(lane: Lane, page: Buffer): Buffer {
+/** The whole hash; PAGE_HASH_BYTES of it are kept. */
+export function hashPage(lane: Lane, page: Uint8Array): Buffer {
   return createHmac('sha256', lane.pageKey).update(page).digest()
 }

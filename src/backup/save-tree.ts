@@ -16,11 +16,12 @@ import {
   type CacheWriter,
 } from '../repo/tree-cache.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
-import type { SourceView } from '../sources/source.ts'
+import type { SourceEvent, SourceView } from '../sources/source.ts'
 import type { BackupRun } from './backup.ts'
 import { flushEngine, packIds, tendEngine, type Engine } from './engine.ts'
 import type { Marks } from './marks.ts'
 import { newParentCursor } from './parent-cursor.ts'
+import { saveDelivery, type DeliveryOptions } from './save-delivery.ts'
 import { newTreeSaver, saveWalk, takeResults, type TreeTotals } from './tree-saver.ts'
 
 export interface SavedTree {
@@ -48,29 +49,25 @@ export async function saveTree(run: BackupRun, engine: Engine, view: SourceView)
     removeFile(temporary)
   }
   const marks: Marks = []
-  const tree = newTreeSaver({
+  const shared = {
     saver: engine.saver,
     lanes: engine.lanes,
-    cursor: newParentCursor(parent?.reader),
     cache,
     marks,
-    packNumbers: parent?.packNumbers ?? [],
-    ignoreInode: view.ignoreInode,
-    pageBytesOf: (path) => view.pageBytesOf(path),
     tend: () => tendEngine(engine),
+    onProgress: options.onProgress ?? (() => undefined),
     signal: options.signal,
-  })
-  engine.onResults = (results) => {
-    takeResults(tree, results)
   }
   try {
-    const root = await saveWalk(tree, view.entries(), options.onProgress ?? (() => undefined))
+    const entries = view.entries()
+    const saved =
+      'deliver' in entries
+        ? { ...(await saveDelivery({ ...shared, folder: engine.sessionFolder }, entries)), problems: [] }
+        : await saveEntries(engine, view, { ...shared, entries, parent })
     await flushEngine(engine)
     return {
-      root,
+      ...saved,
       marks,
-      totals: tree.totals,
-      problems: tree.problems,
       packIds: packIds(engine),
       parentRefs: parent && { whole: parent.reader.trailer.refs, depth: parent.reader.trailer.refsDepth },
       finishCache: (path, trailer) => {
@@ -90,6 +87,29 @@ export async function saveTree(run: BackupRun, engine: Engine, view: SourceView)
   } finally {
     if (parent !== undefined) closeTreeCache(parent.reader)
   }
+}
+
+async function saveEntries(
+  engine: Engine,
+  view: SourceView,
+  given: Omit<DeliveryOptions, 'folder'> & {
+    entries: Iterable<SourceEvent>
+    parent: Parent | undefined
+  },
+): Promise<{ root: Uint8Array; totals: TreeTotals; problems: readonly FileProblem[] }> {
+  const { entries, parent, onProgress, ...shared } = given
+  const tree = newTreeSaver({
+    ...shared,
+    cursor: newParentCursor(parent?.reader),
+    packNumbers: parent?.packNumbers ?? [],
+    ignoreInode: view.ignoreInode,
+    pageBytesOf: (path) => view.pageBytesOf(path),
+  })
+  engine.onResults = (results) => {
+    takeResults(tree, results)
+  }
+  const root = await saveWalk(tree, entries, onProgress)
+  return { root, totals: tree.totals, problems: tree.problems }
 }
 
 /** A backup works without a cache; that there will be none is said after the commit. */

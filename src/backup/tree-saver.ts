@@ -124,17 +124,7 @@ export function newTreeSaver(options: {
       return saved.id
     }),
     problems: [],
-    totals: {
-      files: 0,
-      directories: 0,
-      others: 0,
-      filesNew: 0,
-      filesChanged: 0,
-      filesUnchanged: 0,
-      bytes: 0,
-      bytesRead: 0,
-      bytesFresh: 0,
-    },
+    totals: newTotals(),
     queue: [],
     queueAt: 0,
     out: newHandOut(options.lanes, options.pageBytesOf),
@@ -142,6 +132,20 @@ export function newTreeSaver(options: {
     open: [],
   }
   return tree
+}
+
+export function newTotals(): TreeTotals {
+  return {
+    files: 0,
+    directories: 0,
+    others: 0,
+    filesNew: 0,
+    filesChanged: 0,
+    filesUnchanged: 0,
+    bytes: 0,
+    bytesRead: 0,
+    bytesFresh: 0,
+  }
 }
 
 /** Saves all of the walk and returns the id of the root node. Fails: as the store, and repo.corrupt. */

@@ -93,20 +93,23 @@ export function createTreeCache(path: string, idKey: Uint8Array): CacheWriter {
 }
 
 export function appendRecord(writer: CacheWriter, record: CacheRecord): void {
-  const to = writer.records
+  encodeRecord(writer.records, record)
+  if (writer.records.length >= BLOCK_BYTES) writeBlock(writer)
+}
+
+/** A record as this file and sorted files of entries hold it. */
+export function encodeRecord(to: ByteWriter, record: CacheRecord): void {
   putU8(to, RECORDS[record.kind])
-  if (record.entry !== undefined) {
-    encodeEntry(to, record.entry)
-    putVarint(to, record.marks.length)
-    for (const mark of record.marks) putVarint(to, mark)
-    putVarint(to, record.pages.length)
-    for (const page of record.pages) {
-      putVarint(to, page.pageBytes)
-      putSized(to, page.extents)
-      putSized(to, page.hashes)
-    }
+  if (record.entry === undefined) return
+  encodeEntry(to, record.entry)
+  putVarint(to, record.marks.length)
+  for (const mark of record.marks) putVarint(to, mark)
+  putVarint(to, record.pages.length)
+  for (const page of record.pages) {
+    putVarint(to, page.pageBytes)
+    putSized(to, page.extents)
+    putSized(to, page.hashes)
   }
-  if (to.length >= BLOCK_BYTES) writeBlock(writer)
 }
 
 /**
@@ -197,7 +200,11 @@ export function nextRecord(reader: CacheReader): CacheRecord | undefined {
     if (reader.offset >= reader.trailerAt) return undefined
     reader.records = newReader(readBlock(reader), WHAT)
   }
-  const from = reader.records
+  return decodeRecord(reader.records)
+}
+
+/** Views into the reader's bytes. Fails: repo.corrupt. */
+export function decodeRecord(from: ByteReader): CacheRecord {
   const code = getU8(from)
   if (code === RECORDS.leave) return LEAVE
   const entry = decodeEntry(from)

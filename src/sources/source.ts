@@ -5,6 +5,7 @@
 import type { FileEntry } from '../base/file-entry.ts'
 import type { FileProblem } from './files/problem.ts'
 import type { WalkEvent } from './files/walk.ts'
+import type { ChecksumRule } from './postgres/page-check.ts'
 
 /** What the latest snapshot of this source held, for the driver to notice a source that is suddenly gone. */
 export interface SourceBefore {
@@ -39,12 +40,49 @@ export interface StreamEvent {
 
 export type SourceEvent = WalkEvent | StreamEvent
 
+/** A database file's pages: stored by page, so that an increment holds what changed and no more. */
+export interface PageFormat {
+  readonly pageBytes: number
+  /** Checksums that its pages carry; undefined: not looked at. */
+  readonly checksums: ChecksumRule | undefined
+}
+
+/**
+ * Takes the files of a source as they come, in any order. Paths are raw and absolute; each folder is told
+ * once, before or after what lies in it, the root too. Calls fail as the store fails, and with `cancelled`.
+ */
+export interface Receiver {
+  /** Anything but a file. */
+  takeEntry(path: string, entry: FileEntry): void
+  /** The file whose bytes come next. `entry.size`: how many, as far as that is known. */
+  beginFile(path: string, entry: FileEntry, format: PageFormat | undefined): void
+  /** Copies the bytes. Returns true when no more should come until room() resolves. */
+  takeBytes(bytes: Uint8Array): boolean
+  /** What came is the whole file. */
+  endFile(): void
+  room(): Promise<void>
+  /** Resolves when all that was taken is saved. Tells which pages were damaged, by path and page number. */
+  finish(): Promise<readonly DamagedPages[]>
+}
+
+export interface DamagedPages {
+  readonly path: string
+  /** Numbers of pages in the file, ascending. */
+  readonly pages: readonly number[]
+}
+
+/** Files in the order in which the source's server sends them. */
+export interface Delivery {
+  /** Resolves when all of it was taken and saved. Fails: source.failed, and as the receiver fails. */
+  deliver(receiver: Receiver, signal: AbortSignal | undefined): Promise<void>
+}
+
 export interface SourceView {
   /** Raw paths that are backed up, for people. */
   readonly roots: readonly string[]
   readonly excludes: readonly string[]
-  /** Entries in walk order (files/walk.ts), read lazily and once. */
-  entries(): Iterable<SourceEvent>
+  /** Entries in walk order (files/walk.ts), read lazily and once; or a delivery. */
+  entries(): Iterable<SourceEvent> | Delivery
   /** Page bytes of a database file by its path; −1: look at its content; 0: it is none. */
   pageBytesOf(path: string): number
   /** Identity of a file does not count when it is compared with its earlier self (NFS, FUSE). */

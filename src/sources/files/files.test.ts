@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { isFailure } from '../../base/failure.ts'
-import type { SourceBefore, SourceView } from '../source.ts'
+import type { SourceBefore, SourceEvent, SourceView } from '../source.ts'
 import { type FilesOptions, type FilesSettings, filesSource } from './files.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'backstock-files-'))
@@ -55,11 +55,15 @@ async function begin(
   return source.begin(before)
 }
 
+function walk(view: SourceView): SourceEvent[] {
+  const entries = view.entries()
+  assert.ok(!('deliver' in entries))
+  return [...entries]
+}
+
 /** Paths of what is no folder, relative to `dir`. */
 function files(view: SourceView, dir: string): string[] {
-  return [...view.entries()].flatMap((event) =>
-    event.kind === 'entry' ? [event.path.slice(dir.length + 1)] : [],
-  )
+  return walk(view).flatMap((event) => (event.kind === 'entry' ? [event.path.slice(dir.length + 1)] : []))
 }
 
 test('filesSource() walks as its settings say', async () => {
@@ -128,7 +132,7 @@ test('filesSource() refuses a source that has become empty, at the end of the wa
   const before = { files: 3, bytes: 100, roots: {} }
   const view = await begin({ paths: [dir] }, {}, before)
   assert.throws(
-    () => [...view.entries()],
+    () => walk(view),
     (error) => isFailure(error, 'source.emptied'),
   )
   const allowed = await begin({ paths: [dir] }, { allowEmpty: true }, before)

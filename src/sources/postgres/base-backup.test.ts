@@ -64,9 +64,12 @@ async function takeBackup(
       label: "it's a test",
       checkpoint: 'fast',
       rateKilobytesMax: undefined,
+      includesLog: false,
+      verifiesChecksums: true,
       ...options,
     } as const
     const backup = await runBaseBackup(replication, wanted, {
+      onStart: () => undefined,
       onMember: (tablespace, member) => files.push({ tablespace, member, sum: CRC32C_START, bytes: 0 }),
       onBytes: (bytes) => {
         const file = files.at(-1)!

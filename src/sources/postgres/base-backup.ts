@@ -16,10 +16,16 @@ export interface BaseBackupOptions {
   readonly checkpoint: 'fast' | 'spread'
   /** Kilobytes a second that the server sends at most: 32 to 1 048 576; undefined: no limit. */
   readonly rateKilobytesMax: number | undefined
+  /** Sends the log from the start to the end of the backup too, so that it can be recovered by itself. */
+  readonly includesLog: boolean
+  /** The server looks at the checksums of pages, which costs it processor time. */
+  readonly verifiesChecksums: boolean
 }
 
 /** Bytes are valid during the call only. `tablespace`: its number, 0 for the data folder. */
 export interface BaseBackupEvents {
+  /** Before anything else. */
+  readonly onStart: (start: Lsn, timeline: number) => void
   readonly onMember: (tablespace: number, member: TarMember) => void
   /** Returns true to pause the reading, as in runCommand(). */
   readonly onBytes: (bytes: Buffer) => boolean | void
@@ -62,6 +68,7 @@ export async function runBaseBackup(
   await runCommand(replication, baseBackupCommand(options), {
     onRow: (row) => {
       run.rows.push(row)
+      if (run.rows.length === 1) events.onStart(parseLsn(row[0] ?? ''), Number(row[1]))
     },
     onCopyOut: () => {
       if (!isOne) beginCopy(run)
@@ -79,17 +86,22 @@ export async function runBaseBackup(
   return backupOf(run.rows)
 }
 
-function baseBackupCommand({ major, label, checkpoint, rateKilobytesMax }: BaseBackupOptions): string {
+/** Without a tablespace_map: the archive then holds the links, and a restore decides where they lead. */
+function baseBackupCommand(options: BaseBackupOptions): string {
+  const { major, label, checkpoint, rateKilobytesMax, includesLog, verifiesChecksums } = options
   assert(label.length <= LABEL_BYTES_MAX && !/[\0\n\r]/.test(label), 'a label is one short line')
   const quoted = `'${label.replaceAll("'", "''")}'`
   if (major >= 15) {
     const rate = rateKilobytesMax === undefined ? '' : `, MAX_RATE ${rateKilobytesMax}`
-    const what = `LABEL ${quoted}, CHECKPOINT '${checkpoint}', PROGRESS true, WAL false`
-    return `BASE_BACKUP (${what}, TABLESPACE_MAP true, MANIFEST 'yes'${rate})`
+    const what = `LABEL ${quoted}, CHECKPOINT '${checkpoint}', PROGRESS true, WAL ${includesLog}`
+    const pages = `VERIFY_CHECKSUMS ${verifiesChecksums}`
+    return `BASE_BACKUP (${what}, MANIFEST 'yes', ${pages}${rate})`
   }
   const fast = checkpoint === 'fast' ? ' FAST' : ''
+  const log = includesLog ? ' WAL' : ''
   const rate = rateKilobytesMax === undefined ? '' : ` MAX_RATE ${rateKilobytesMax}`
-  return `BASE_BACKUP LABEL ${quoted} PROGRESS${fast}${rate} TABLESPACE_MAP MANIFEST 'yes'`
+  const pages = verifiesChecksums ? '' : ' NOVERIFY_CHECKSUMS'
+  return `BASE_BACKUP LABEL ${quoted} PROGRESS${fast}${log}${rate}${pages} MANIFEST 'yes'`
 }
 
 function takeTagged(run: Run, payload: Buffer): void {

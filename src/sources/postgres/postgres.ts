@@ -1,0 +1,312 @@
+/**
+ * The source of kind `postgres`: a cluster as its server sends it over the replication protocol, with the log
+ * from the start to the end of the backup, so that each snapshot can be recovered by itself.
+ *
+ * The tree: `/data` is the data folder, `/tablespaces/<oid>` what lies elsewhere.
+ */
+import type { FileEntry } from '../../base/file-entry.ts'
+import { describeError, Failure } from '../../base/failure.ts'
+import { randomHex } from '../../base/random.ts'
+import type { FileProblem } from '../files/problem.ts'
+import type { DamagedPages, Delivery, PageFormat, Receiver, Source, SourceView } from '../source.ts'
+import { runBaseBackup, type BaseBackup } from './base-backup.ts'
+import type { Lsn } from './lsn.ts'
+import { PAGE_BYTES } from './page-checksum.ts'
+import { closeReplication, resumeReplication, runCommand, type Replication } from './replication.ts'
+import type { TarMember } from './tar-reader.ts'
+
+export interface PostgresSettings {
+  /** Logs in for replication; called once each backup. */
+  readonly connect: () => Promise<Replication>
+  readonly checkpoint: 'fast' | 'spread'
+  readonly rateKilobytesMax: number | undefined
+  /** Milliseconds since 1970: for what has no time of its own. */
+  readonly now: () => number
+}
+
+interface Server {
+  readonly replication: Replication
+  readonly major: number
+  readonly systemId: string
+  readonly blockBytes: number
+  /** Blocks in one file of a relation. */
+  readonly fileBlocks: number
+  readonly hasChecksums: boolean
+  /** Permission bits of the data folder. */
+  readonly mode: number
+}
+
+interface Reading {
+  readonly name: string
+  readonly settings: PostgresSettings
+  readonly server: Server
+  backup: BaseBackup | undefined
+  damaged: readonly DamagedPages[]
+  uid: number
+  gid: number
+}
+
+/** The delivery under way. */
+interface Sending {
+  readonly reading: Reading
+  readonly receiver: Receiver
+  readonly time: bigint
+  start: Lsn
+  /** Bytes of the file at hand that have not come yet. */
+  left: number
+  hasOwner: boolean
+  readonly tablespaces: Set<number>
+  hasManifest: boolean
+  isWaiting: boolean
+}
+
+/** The oldest version whose manifest lists what a backup holds. */
+const MAJOR_MIN = 13
+const RELATION = /^(?:global|base\/\d+|PG_\d+_\d+\/\d+)\/\d+(?:_(?:fsm|vm|init))?(?:\.(\d+))?$/
+const DATA = '/data'
+const TABLESPACES = '/tablespaces'
+
+export function postgresSource(name: string, settings: PostgresSettings): Source {
+  return {
+    name,
+    kind: 'postgres',
+    begin: async () => {
+      const server = await openServer(settings)
+      return viewOf({ name, settings, server, backup: undefined, damaged: [], uid: 0, gid: 0 })
+    },
+  }
+}
+
+function viewOf(reading: Reading): SourceView {
+  return {
+    roots: [DATA],
+    excludes: [],
+    entries: () => deliveryOf(reading),
+    pageBytesOf: () => 0,
+    ignoreInode: true,
+    owners: () => ({ users: {}, groups: {} }),
+    rootCounts: () => ({}),
+    end: () => {
+      closeReplication(reading.server.replication)
+      return Promise.resolve(reading.damaged.map(damageProblem))
+    },
+  }
+}
+
+/** Fails: source.failed. */
+async function openServer(settings: PostgresSettings): Promise<Server> {
+  const replication = await settings.connect()
+  try {
+    const show = async (setting: string): Promise<string> => {
+      const [row] = await runCommand(replication, `SHOW ${setting}`)
+      return row?.[0] ?? ''
+    }
+    const [system] = await runCommand(replication, 'IDENTIFY_SYSTEM')
+    const major = Math.floor(Number(await show('server_version_num')) / 10_000)
+    if (major < MAJOR_MIN) {
+      const is = `the server is of version ${major} (must be ${MAJOR_MIN} or newer)`
+      throw new Failure('source.failed', `Cannot back up PostgreSQL: ${is}`)
+    }
+    return {
+      replication,
+      major,
+      systemId: system?.[0] ?? '',
+      blockBytes: Number(await show('block_size')),
+      fileBlocks: await readFileBlocks(show),
+      hasChecksums: (await show('data_checksums')) === 'on',
+      mode: Number.parseInt(await show('data_directory_mode'), 8),
+    }
+  } catch (error) {
+    closeReplication(replication)
+    throw error
+  }
+}
+
+/** `segment_size` is shown with a unit, such as 1GB. */
+async function readFileBlocks(show: (setting: string) => Promise<string>): Promise<number> {
+  const shown = await show('segment_size')
+  const parts = /^(\d+)(kB|MB|GB|TB)$/.exec(shown)
+  if (parts === null)
+    throw new Failure('source.failed', `Cannot understand the server: its segment_size is "${shown}"`)
+  const units = { kB: 1024, MB: 1024 ** 2, GB: 1024 ** 3, TB: 1024 ** 4 }
+  const bytes = Number(parts[1]) * units[parts[2] as keyof typeof units]
+  return bytes / Number(await show('block_size'))
+}
+
+function deliveryOf(reading: Reading): Delivery {
+  return {
+    deliver: async (receiver, signal) => {
+      const { replication } = reading.server
+      const abort = (): void => closeReplication(replication)
+      signal?.addEventListener('abort', abort, { once: true })
+      try {
+        await deliver(reading, receiver)
+      } catch (error) {
+        if (signal?.aborted !== true) throw error
+        throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled', { cause: error })
+      } finally {
+        signal?.removeEventListener('abort', abort)
+      }
+    },
+  }
+}
+
+async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
+  const { server, settings, name } = reading
+  const sending: Sending = {
+    reading,
+    receiver,
+    time: BigInt(settings.now()) * 1_000_000n,
+    start: 0n,
+    left: 0,
+    hasOwner: false,
+    tablespaces: new Set(),
+    hasManifest: false,
+    isWaiting: false,
+  }
+  await keepLog(server.replication)
+  reading.backup = await runBaseBackup(
+    server.replication,
+    {
+      major: server.major,
+      label: `backstock ${name}`,
+      checkpoint: settings.checkpoint,
+      rateKilobytesMax: settings.rateKilobytesMax,
+      includesLog: true,
+      // The lanes look at them: on this host, and not on the shop's.
+      verifiesChecksums: false,
+    },
+    {
+      onStart: (start) => {
+        sending.start = start
+      },
+      onMember: (tablespace, member) => {
+        takeMember(sending, tablespace, member)
+      },
+      onBytes: (bytes) => takeContent(sending, bytes),
+      onManifest: (bytes) => takeManifest(sending, bytes),
+    },
+  )
+  if (sending.hasManifest) receiver.endFile()
+  receiver.takeEntry('/', folderEntry(sending, '', 0o700))
+  if (sending.tablespaces.size > 0)
+    receiver.takeEntry(TABLESPACES, folderEntry(sending, TABLESPACES.slice(1), 0o700))
+  reading.damaged = await receiver.finish()
+}
+
+/**
+ * A slot that lives as long as the connection: the server keeps the log from before the start of the backup
+ * until all of it was sent.
+ */
+async function keepLog(replication: Replication): Promise<void> {
+  const slot = `backstock_backup_${randomHex(6)}`
+  await runCommand(replication, `CREATE_REPLICATION_SLOT ${slot} TEMPORARY PHYSICAL RESERVE_WAL`)
+}
+
+function takeMember(sending: Sending, tablespace: number, member: TarMember): void {
+  const { receiver, reading } = sending
+  if (!sending.hasOwner) {
+    sending.hasOwner = true
+    reading.uid = member.uid
+    reading.gid = member.gid
+    receiver.takeEntry(DATA, folderEntry(sending, DATA.slice(1), reading.server.mode))
+  }
+  if (tablespace > 0 && !sending.tablespaces.has(tablespace)) {
+    sending.tablespaces.add(tablespace)
+    receiver.takeEntry(`${TABLESPACES}/${tablespace}`, folderEntry(sending, `${tablespace}`, 0o700))
+  }
+  const root = tablespace === 0 ? DATA : `${TABLESPACES}/${tablespace}`
+  const path = `${root}/${member.path}`
+  const entry = entryOf(member)
+  if (member.type !== 'file') {
+    receiver.takeEntry(path, entry)
+    return
+  }
+  receiver.beginFile(path, entry, formatOf(sending, member.path))
+  sending.left = member.bytes
+  if (member.bytes === 0) receiver.endFile()
+}
+
+function takeContent(sending: Sending, bytes: Buffer): boolean {
+  const isFull = sending.receiver.takeBytes(bytes)
+  sending.left -= bytes.length
+  if (sending.left === 0) sending.receiver.endFile()
+  return pauseIf(sending, isFull)
+}
+
+/** The manifest is a file of the data folder, where pg_verifybackup looks for it. */
+function takeManifest(sending: Sending, bytes: Buffer): boolean {
+  const { receiver } = sending
+  if (!sending.hasManifest) {
+    sending.hasManifest = true
+    const name = 'backup_manifest'
+    receiver.beginFile(`${DATA}/${name}`, { ...folderEntry(sending, name, 0o600), type: 'file' }, undefined)
+  }
+  return pauseIf(sending, receiver.takeBytes(bytes))
+}
+
+/** Holds the server back until there is room; a failure of the receiver ends the connection. */
+function pauseIf(sending: Sending, isFull: boolean): boolean {
+  if (!isFull) return false
+  if (sending.isWaiting) return true
+  sending.isWaiting = true
+  const { replication } = sending.reading.server
+  sending.receiver.room().then(
+    () => {
+      sending.isWaiting = false
+      resumeReplication(replication)
+    },
+    (error: unknown) =>
+      replication.socket.destroy(error instanceof Error ? error : new Error(describeError(error))),
+  )
+  return true
+}
+
+/** Relations are stored by page; free space maps, visibility maps and initial forks are such files too. */
+function formatOf({ reading, start }: Sending, path: string): PageFormat | undefined {
+  const parts = RELATION.exec(path)
+  if (parts === null) return undefined
+  const { blockBytes, fileBlocks, hasChecksums } = reading.server
+  const firstBlock = Number(parts[1] ?? 0) * fileBlocks
+  const isChecked = hasChecksums && blockBytes === PAGE_BYTES
+  return { pageBytes: blockBytes, checksums: isChecked ? { firstBlock, start } : undefined }
+}
+
+function entryOf(member: TarMember): FileEntry {
+  const time = BigInt(member.mtimeSeconds) * 1_000_000_000n
+  return {
+    ...NOTHING,
+    name: member.path.slice(member.path.lastIndexOf('/') + 1),
+    type: member.type,
+    mode: member.mode,
+    uid: member.uid,
+    gid: member.gid,
+    mtime: time,
+    ctime: time,
+    size: member.bytes,
+    target: member.target,
+  }
+}
+
+function folderEntry({ reading, time }: Sending, name: string, mode: number): FileEntry {
+  const { uid, gid } = reading
+  return { ...NOTHING, name, type: 'directory', mode, uid, gid, mtime: time, ctime: time }
+}
+
+const NOTHING = {
+  dev: 0,
+  inode: 0n,
+  links: 1,
+  size: 0,
+  target: '',
+  major: 0,
+  minor: 0,
+  xattrs: [],
+} as const
+
+function damageProblem({ path, pages }: DamagedPages): FileProblem {
+  const shown = pages.slice(0, 10).join(', ')
+  const more = pages.length > 10 ? `, … (${pages.length} in all)` : ''
+  const what = `pages whose checksum is wrong, by number in the file: ${shown}${more}`
+  return { path, code: 'ECHECKSUM', what }
+}

@@ -1,0 +1,160 @@
+/** A real PostgreSQL cluster through the engine and back. */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  appendFileSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { systemClock } from '../../src/base/clock.ts'
+import { restore } from '../../src/recovery/restore.ts'
+import { postgresSource } from '../../src/sources/postgres/postgres.ts'
+import { openReplication } from '../../src/sources/postgres/replication.ts'
+import type { Source } from '../../src/sources/source.ts'
+import { backUp, dropRepository, makeRepository, snapshotOf, type TestRepository } from '../harness/engine.ts'
+import {
+  dropPostgres,
+  makePostgres,
+  postgresFolder,
+  runAs,
+  sql,
+  startPostgres,
+  stopPostgres,
+  type PostgresServer,
+} from '../harness/postgres.ts'
+
+const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
+let server: PostgresServer
+
+before(async () => {
+  if (skip !== false) return
+  server = await makePostgres()
+  const space = join(server.dir, 'space')
+  mkdirSync(space)
+  const { uid, gid } = statSync(server.data)
+  chownSync(space, uid, gid)
+  sql(
+    server,
+    `CREATE TABLESPACE cold LOCATION '${space}'`,
+    'CREATE TABLE orders (id bigint PRIMARY KEY, total int, note text)',
+    'INSERT INTO orders SELECT n, n % 97, repeat(md5(n::text), 8) FROM generate_series(1, 60000) AS n',
+    'CREATE TABLE archive (id int, note text) TABLESPACE cold',
+    'INSERT INTO archive SELECT n, md5(n::text) FROM generate_series(1, 20000) AS n',
+    'CREATE UNLOGGED TABLE carts (id int)',
+    'INSERT INTO carts SELECT generate_series(1, 1000)',
+    'CREATE TABLE empty (id int)',
+  )
+})
+
+after(async () => {
+  if (skip === false) await dropPostgres(server)
+})
+
+function clusterSource(): Source {
+  const place = {
+    host: '127.0.0.1',
+    port: server.port,
+    user: 'postgres',
+    password: undefined,
+    tls: false,
+  } as const
+  return postgresSource('orders', {
+    connect: () => openReplication({ ...place, connectTimeoutMs: 5000 }),
+    checkpoint: 'fast',
+    rateKilobytesMax: undefined,
+    now: () => Date.now(),
+  })
+}
+
+/** Inserts orders, one transaction each, until it is stopped. */
+async function withLoad<T>(body: () => Promise<T>): Promise<T> {
+  const psql = join(postgresFolder()!, 'psql')
+  const place = ['-h', '127.0.0.1', '-p', String(server.port), '-U', 'postgres', '-q']
+  const child = spawn(psql, place, { stdio: ['pipe', 'ignore', 'inherit'] })
+  const exit = once(child, 'exit')
+  let isOver = false
+  const feed = (): void => {
+    if (isOver) return
+    const line =
+      'UPDATE orders SET total = total + 1 WHERE id IN (SELECT (random() * 60000)::int FROM generate_series(1, 50));\n'
+    child.stdin.write(line.repeat(20), feed)
+  }
+  feed()
+  try {
+    return await body()
+  } finally {
+    isOver = true
+    child.stdin.end()
+    await exit
+  }
+}
+
+async function restoreTo(repository: TestRepository, id: string | undefined, to: string): Promise<void> {
+  const summary = await restore(repository.access, repository.host, await snapshotOf(repository, id), {
+    to,
+    paths: [],
+    exclude: [],
+    delta: false,
+    overwrite: false,
+    dryRun: false,
+    noOwner: false,
+    workers: 0,
+    clock: systemClock,
+  })
+  assert.deepEqual([summary.problems, summary.damaged, summary.failed], [[], [], []])
+}
+
+for (const workers of [0, 2]) {
+  test(`a cluster under load comes back with ${workers} workers`, { skip, timeout: 120_000 }, async () => {
+    const repository = await makeRepository()
+    const to = mkdtempSync(join(server.dir, 'back-'))
+    try {
+      const summary = await withLoad(() => backUp(repository, clusterSource(), { workers }))
+      assert.deepEqual(summary.problems, [])
+      assert.equal(summary.kind, 'full')
+      await restoreTo(repository, summary.snapshot, to)
+      const { uid, gid, mode } = statSync(server.data)
+      chownSync(to, uid, gid)
+      assert.equal(statSync(join(to, 'data')).mode, mode)
+      moveTablespaces(to)
+      runAs('pg_verifybackup', [join(to, 'data')])
+      await checkStarted(to)
+    } finally {
+      dropRepository(repository)
+    }
+  })
+}
+
+function moveTablespaces(to: string): void {
+  for (const oid of readdirSync(join(to, 'tablespaces'))) {
+    const link = join(to, 'data/pg_tblspc', oid)
+    rmSync(link)
+    symlinkSync(join(to, 'tablespaces', oid), link)
+  }
+}
+
+/** Starts the restored cluster and looks into it. */
+async function checkStarted(to: string): Promise<void> {
+  const data = join(to, 'data')
+  const port = server.port + 1
+  appendFileSync(join(data, 'postgresql.conf'), `port = ${port}\nunix_socket_directories = ''\n`)
+  const back: PostgresServer = { ...server, dir: to, data, port, process: undefined }
+  await startPostgres(back)
+  try {
+    assert.deepEqual(sql(back, 'SELECT count(*), min(id), max(id) FROM orders'), ['60000|1|60000'])
+    assert.deepEqual(sql(back, 'SELECT count(*) FROM archive'), ['20000'])
+    assert.deepEqual(sql(back, 'SELECT count(*) FROM carts'), ['0'])
+    assert.deepEqual(sql(back, 'SELECT count(*) FROM empty'), ['0'])
+  } finally {
+    await stopPostgres(back)
+  }
+  runAs('pg_checksums', ['--check', '--pgdata', data])
+}
