@@ -3,7 +3,7 @@
  * batches, and entries reach the tree builder and the new cache in walk order. What is under way is a queue
  * of bounded length, so a folder of a million files costs no more memory than one of a thousand.
  */
-import type { FileEntry } from '../base/file-entry.ts'
+import type { FileEntry, Xattr } from '../base/file-entry.ts'
 import { Failure } from '../base/failure.ts'
 import { ENTRY_FLAGS, type TreeEntry } from '../format/tree.ts'
 import {
@@ -99,6 +99,8 @@ interface FileItem extends SegmentedFile {
   readonly flags: number
   /** The item of another name of the same file, which comes earlier in the queue. */
   readonly sameAs: FileItem | undefined
+  /** The parent's entry, where only young stamps made the file be read again: it may turn out to be unchanged. */
+  readonly before: TreeEntry | undefined
   done: ReadyItem | undefined
 }
 
@@ -236,6 +238,7 @@ async function takeStream(
     results,
     missing: 0,
     sameAs: undefined,
+    before: undefined,
     done: undefined,
   })
 }
@@ -260,6 +263,10 @@ function takeFile(tree: TreeSaver, path: string, walked: FileEntry): void {
 /** Stamps and identity are equal, and could be trusted when the entry was read. */
 function isSettled(tree: TreeSaver, before: TreeEntry, now: FileEntry): boolean {
   if ((before.flags & (ENTRY_FLAGS.racy | ENTRY_FLAGS.changed)) !== 0) return false
+  return sameStamps(tree, before, now)
+}
+
+function sameStamps(tree: TreeSaver, before: TreeEntry, now: FileEntry): boolean {
   return sameStat(tree.ignoreInode ? { ...before, inode: now.inode, dev: now.dev } : before, now)
 }
 
@@ -276,6 +283,7 @@ function queueFile(tree: TreeSaver, path: string, seen: Seen, record: CacheRecor
     entry,
     flags,
     sameAs,
+    before: record?.entry !== undefined && sameStamps(tree, record.entry, entry) ? record.entry : undefined,
     missing: segments,
     done: undefined,
     results: Array.from({ length: segments }, () => undefined),
@@ -337,10 +345,22 @@ async function finishItem(tree: TreeSaver, item: Item): Promise<void> {
   } else {
     const ready = item.kind === 'ready' ? item : await finishFileItem(tree, item)
     if (ready === undefined) return
+    if (item.kind === 'file' && item.before !== undefined && sameEntry(item.before, ready.entry)) {
+      tree.totals.filesChanged--
+      tree.totals.filesUnchanged++
+    }
     markPairs(tree.marks, ready.marks)
     await addEntry(tree.builder, ready.entry)
     cacheRecord(tree, { kind: 'entry', entry: ready.entry, marks: ready.marks, pages: ready.pages })
   }
+}
+
+/** Whether a file that was read again is what it was: chunk ids in the content are hashes of it. */
+function sameEntry(before: TreeEntry, now: TreeEntry): boolean {
+  if (!sameStat(before, now) || Buffer.compare(before.content, now.content) !== 0) return false
+  const sameXattr = ({ name, value }: Xattr, at: number): boolean =>
+    now.xattrs[at]?.name === name && Buffer.compare(now.xattrs[at].value, value) === 0
+  return before.xattrs.length === now.xattrs.length && before.xattrs.every(sameXattr)
 }
 
 async function finishFileItem(tree: TreeSaver, item: FileItem): Promise<ReadyItem | undefined> {
