@@ -40,6 +40,7 @@ const PROTOTYPES = {
   mknod: 'int mknod(void *path, uint32_t mode, uint64_t device)',
   flock: 'int flock(int fd, int operation)',
   syncfs: 'int syncfs(int fd)',
+  sync: 'void sync()',
   mallopt: 'int mallopt(int param, int value)',
   fadvise: 'int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)',
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
@@ -252,6 +253,11 @@ export function unlockFile(fd: number): void {
 /** Makes everything written to the file system of `fd` durable. Blocks the thread until it is. */
 export function syncFileSystem(fd: number): void {
   if (callOf('syncfs')(fd) !== 0) throw systemError('syncfs', fd)
+}
+
+/** The same for all file systems, where none can be named; says nothing of errors (sync(2)). */
+export function syncFileSystems(): void {
+  callOf('sync')()
 }
 
 /**

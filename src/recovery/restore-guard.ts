@@ -1,5 +1,8 @@
-/** Keeps a restore away from the repository that it reads: what it wrote there would destroy the backups. */
-import { realpathSync, statSync, type BigIntStats } from 'node:fs'
+/**
+ * Keeps a restore away from the repository that it reads: what it wrote there would destroy the backups.
+ * Folders are known by device and inode: a repository that is mounted at a second place is still itself.
+ */
+import { lstatSync, readdirSync, realpathSync, statSync, type BigIntStats } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { displayName, pathBytes, rawPath } from '../base/file-entry.ts'
 import { errnoOf, Failure } from '../base/failure.ts'
@@ -7,26 +10,88 @@ import { isDamage } from '../repo/damage.ts'
 import { findEntry, type SnapshotReader } from '../repo/tree-reader.ts'
 import { isExcluded, isSelected, mayHoldSelected, type Selection } from './select.ts'
 
+/** The folders of the store that is read. */
+export interface StoreFolders {
+  readonly location: string
+  /** Absolute and real; undefined if the store is no folder. */
+  readonly path: string | undefined
+  /** `device:inode` of the store's folder and of all below it. */
+  readonly ids: ReadonlySet<string>
+}
+
+/** Names of objects have at most five parts (docs/format.md section 1): deeper no folder is looked for. */
+const FOLDER_DEPTH = 4
+
+/** Looks up the folders of the store at `location`; one that cannot be read can be told no folders below. */
+export function storeFolders(location: string): StoreFolders {
+  const ids = new Set<string>()
+  if (!location.startsWith('file://')) return { location, path: undefined, ids }
+  const path = realPath(rawPath(fileURLToPath(location)))
+  addFolder(ids, path, FOLDER_DEPTH)
+  return { location, path, ids }
+}
+
+function addFolder(ids: Set<string>, path: string, depth: number): void {
+  try {
+    const stats = lstatSync(pathBytes(path), { bigint: true })
+    if (!stats.isDirectory()) return
+    ids.add(idOf(stats))
+    if (depth === 0) return
+    for (const name of readdirSync(pathBytes(path), { encoding: 'latin1' }))
+      addFolder(ids, `${path}/${name}`, depth - 1)
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+  }
+}
+
 /**
  * Refuses a folder `root` (raw) in the repository, and one above it when the restore would write to where the
- * repository lies. Folders are compared as what they are, not by name. Fails: restore.refused.
+ * repository lies by its own path. Fails: restore.refused.
  */
 export async function refuseRepositoryFolder(
   reader: SnapshotReader,
+  folders: StoreFolders,
   selection: Selection,
   root: string,
 ): Promise<void> {
-  const { location } = reader.packs.store
-  if (!location.startsWith('file://')) return
-  const repository = realPath(rawPath(fileURLToPath(location)))
+  const { location, path: repository, ids } = folders
+  if (repository === undefined) return
   const target = realPath(root)
-  if (namesBelow(repository, target) !== undefined)
-    throw refused(root, `it lies in the repository ${location} that it would read`)
+  if (isWithin(ids, target)) throw refused(root, `it lies in the repository ${location} that it would read`)
   const names = namesBelow(target, repository)
   if (names === undefined || !(await isWritten(reader, selection, names))) return
   const path = displayName(`/${names.join('/')}`)
   const is = `the repository ${location} lies in it, where the snapshot has "${path}"`
   throw refused(root, is, `Choose another folder, or leave it out: --exclude '${path}'.`)
+}
+
+/**
+ * Refuses the folder `path` (raw, relative to `root`) that a restore is about to write into when it is one of
+ * the repository, mounted there. Fails: restore.failed: other folders may have been written by then.
+ */
+export function refuseStoreFolder(
+  { location, ids }: StoreFolders,
+  root: string,
+  { path, stats }: { readonly path: string; readonly stats: BigIntStats },
+): void {
+  if (!ids.has(idOf(stats))) return
+  const folder = displayName(path === '' ? root : `${root}/${path}`)
+  const is = `it is a folder of the repository ${location} that is being read, mounted there`
+  const leave = `leave it out: --exclude '/${displayName(path)}'`
+  const hint = `Unmount it there, restore into another folder, or ${leave}.`
+  throw new Failure('restore.failed', `Cannot restore into "${folder}": ${is}`, { facts: { folder, hint } })
+}
+
+function idOf({ dev, ino }: BigIntStats): string {
+  return `${dev}:${ino}`
+}
+
+/** Whether the path, or a folder above it, is one of those. */
+function isWithin(ids: ReadonlySet<string>, path: string): boolean {
+  const names = path.split('/').filter((name) => name !== '')
+  return Array.from({ length: names.length + 1 }, (_, count) =>
+    folderAt(`/${names.slice(0, count).join('/')}`),
+  ).some((there) => there !== undefined && ids.has(idOf(there)))
 }
 
 /** The real path as far as it is there; the rest has no links. */

@@ -12,10 +12,20 @@ import type { RebuiltSet } from '../repo/rebuild.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { closeSnapshot, openSnapshot, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
-import { closeRestoreTarget, openRestoreTarget, syncTarget } from '../sources/files/target.ts'
+import {
+  closeRestoreTarget,
+  openRestoreTarget,
+  syncTarget,
+  type TargetOptions,
+} from '../sources/files/target.ts'
 import { addProblem, type LostHow } from './lost-file.ts'
 import { flushBatch, newBatcher } from './restore-batch.ts'
-import { refuseRepositoryFolder } from './restore-guard.ts'
+import {
+  refuseRepositoryFolder,
+  refuseStoreFolder,
+  storeFolders,
+  type StoreFolders,
+} from './restore-guard.ts'
 import { closeRestoreLanes, newRestoreLanes, settleRestore } from './restore-lanes.ts'
 import { beginMarker, endMarker, leaveMarker, previewMarker, undoMarker } from './restore-marker.ts'
 import {
@@ -48,6 +58,8 @@ export interface RestoreOptions {
   /** Threads; 0 does everything in this one. */
   readonly workers: number
   readonly clock: Clock
+  /** The system's call, for tests: see TargetOptions. */
+  readonly sync?: TargetOptions['sync']
   readonly signal?: AbortSignal
   readonly onProgress?: (done: {
     files: number
@@ -92,10 +104,11 @@ export async function restore(
   const reader = await openSnapshot(access, host, snapshot)
   try {
     const selection = newSelection(options.paths, options.exclude)
-    await refuseRepositoryFolder(reader, selection, rawPath(options.to))
+    const folders = storeFolders(access.store.location)
+    await refuseRepositoryFolder(reader, folders, selection, rawPath(options.to))
     const state = options.dryRun
       ? await previewTree(reader, selection, options)
-      : await restoreTree(access, reader, selection, options)
+      : await restoreTree({ access, reader, folders }, selection, options)
     return summaryOf(state, reader, (options.clock.elapsed() - started) / 1000)
   } finally {
     closeSnapshot(reader)
@@ -116,16 +129,20 @@ async function previewTree(
 }
 
 async function restoreTree(
-  access: Access,
-  reader: SnapshotReader,
+  from: { readonly access: Access; readonly reader: SnapshotReader; readonly folders: StoreFolders },
   selection: Selection,
   options: RestoreOptions,
 ): Promise<TreeRestore> {
+  const { access, reader, folders } = from
   const root = rawPath(options.to)
   const marker = beginMarker(root, reader.snapshot, options) // refuses a folder that is not empty
   let end = leaveMarker
   try {
-    const target = openRestoreTarget(root, { replace: marker.mode.replace })
+    const target = openRestoreTarget(root, {
+      replace: marker.mode.replace,
+      guard: (path, stats) => refuseStoreFolder(folders, root, { path, stats }),
+      sync: options.sync,
+    })
     const { packs, keys } = reader
     const onResult = (result: Parameters<typeof takeResult>[1]): void => {
       takeResult(state, result)

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
 import {
+  closeSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -15,6 +17,7 @@ import { afterEach, beforeEach, test } from 'node:test'
 import { isFailure } from '../../base/failure.ts'
 import {
   closeRestoreTarget,
+  enterFolder,
   forgetFolder,
   openRestoreTarget,
   placeOf,
@@ -46,13 +49,53 @@ test('`placeOf()` keeps a bounded number of folders open and closes every one in
   const target = openRestoreTarget(join(dir, 'to'))
   for (let round = 0; round < 2; round++) {
     for (let nth = 0; nth < 300; nth++) writeFileSync(placeOf(target, `a/${nth}/b/file`), `${nth}`)
-    assert(openCount() - before <= 129, `${openCount() - before} open`)
+    assert(openCount() - before <= 130, `${openCount() - before} open`)
   }
   assert.equal(readFileSync(join(dir, 'to/a/299/b/file'), 'utf8'), '299')
   forgetFolder(target, 'a/299/b')
   forgetFolder(target, 'not/open')
   syncTarget(target)
   closeRestoreTarget(target)
+  assert.equal(openCount(), before)
+})
+
+test('`syncTarget()` calls the system for each file system it holds, and says when that fails', () => {
+  const target = openRestoreTarget(join(dir, 'to'))
+  writeFileSync(placeOf(target, 'a/b/file'), 'content')
+  const [fd, ...others] = target.disks.values()
+  assert.deepEqual(others, [], 'all of it is on one')
+  syncTarget(target)
+  closeSync(fd ?? -1)
+  assert.throws(
+    () => syncTarget(target),
+    (error) => isFailure(error, 'restore.failed') && /EBADF/.test(error.message),
+  )
+  target.disks.clear()
+  target.disks.set(1n, undefined)
+  syncTarget(target) // where no folder may be read: all file systems
+  closeRestoreTarget({ ...target, disks: new Map() })
+})
+
+test('a guard sees each folder before anything is written into it', () => {
+  mkdirSync(join(dir, 'to/a/b/c'), { recursive: true })
+  const seen: string[] = []
+  const guard = (path: string, { ino }: { ino: bigint }): void => {
+    assert.equal(ino, statSync(join(dir, 'to', path), { bigint: true }).ino)
+    seen.push(path)
+    if (path.endsWith('c')) throw new Error('not here')
+  }
+  const before = openCount()
+  const target = openRestoreTarget(join(dir, 'to'), { guard })
+  placeOf(target, 'a/b/file')
+  placeOf(target, 'new/file')
+  assert.throws(() => enterFolder(target, 'a/b/c'), /not here/)
+  assert.throws(() => placeOf(target, 'a/b/c/file'), /not here/)
+  assert.deepEqual(seen, ['', 'a', 'a/b', 'new', 'a/b/c', 'a/b/c'])
+  closeRestoreTarget(target)
+  const refusing = (): void => {
+    throw new Error('not at all')
+  }
+  assert.throws(() => openRestoreTarget(join(dir, 'to'), { guard: refusing }), /not at all/)
   assert.equal(openCount(), before)
 })
 

@@ -5,11 +5,12 @@
  * name inside the open folder (`/proc/self/fd/N/name`). A symlink planted in the target, even while the
  * restore runs, cannot send a write outside, and paths longer than the system's PATH_MAX work.
  */
-import { closeSync, constants, existsSync, mkdirSync, openSync } from 'node:fs'
+import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync } from 'node:fs'
+import type { BigIntStats } from 'node:fs'
 import { displayName, pathBytes } from '../../base/file-entry.ts'
 import { Failure, describeError, errnoOf } from '../../base/failure.ts'
 import { makeFolders } from '../../base/folders.ts'
-import { requirePosix, syncFileSystem } from '../../base/posix.ts'
+import { requirePosix, syncFileSystem, syncFileSystems } from '../../base/posix.ts'
 import { problemOf } from './problem.ts'
 import type { FileProblem } from './problem.ts'
 
@@ -17,6 +18,14 @@ import type { FileProblem } from './problem.ts'
 interface OpenFolder {
   readonly fd: number
   readonly base: string
+}
+
+export interface TargetOptions {
+  readonly replace?: boolean
+  /** Sees each folder (path as in `folders`) before anything is written into it; ends the restore by throwing. */
+  readonly guard?: (path: string, folder: BigIntStats) => void
+  /** The system's calls, for tests: makes the file system of `fd` durable, or all of them. */
+  readonly sync?: ((fd: number | undefined) => void) | undefined
 }
 
 /** Belongs to one thread; several may share one root. */
@@ -27,6 +36,10 @@ export interface RestoreTarget {
   readonly replace: boolean
   /** Open folders by path relative to the root, least recently used first; '' is the root and never closed. */
   readonly folders: Map<string, OpenFolder>
+  /** By device, a folder of each file system that was entered, held open; undefined if none may be read. */
+  readonly disks: Map<bigint, number | undefined>
+  readonly guard: TargetOptions['guard']
+  readonly sync: (fd: number | undefined) => void
 }
 
 /** A few workers with this many each stay below the usual limit of 1 024 descriptors. */
@@ -38,40 +51,55 @@ const FOLDER_FLAGS = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW
 const FATAL = new Set(['ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'EMFILE', 'ENFILE', 'ENOMEM', 'ENODEV'])
 
 /** Opens the folder that receives a restore, made if it is not there. Fails: restore.failed, host.unsupported. */
-export function openRestoreTarget(root: string, options: { replace?: boolean } = {}): RestoreTarget {
+export function openRestoreTarget(root: string, options: TargetOptions = {}): RestoreTarget {
   requirePosix()
+  const { replace = false, guard, sync = syncDisk } = options
+  const target: RestoreTarget = { root, replace, folders: new Map(), disks: new Map(), guard, sync }
   try {
     makeFolders(root)
     // The root itself may be a symlink: the person who named it means the folder behind it.
     const fd = openSync(pathBytes(root), O_PATH | constants.O_DIRECTORY)
-    return {
-      root,
-      replace: options.replace === true,
-      folders: new Map([['', { fd, base: fdPath(fd, root) }]]),
-    }
+    const folder = { fd, base: fdPath(fd, root) }
+    target.folders.set('', folder)
+    enter(target, '', folder)
+    return target
   } catch (error) {
+    closeRestoreTarget(target)
     throw restoreFailure('open the folder', root, error)
   }
 }
 
 /** Closes the folders. What was written stays; it is durable only after syncTarget(). */
 export function closeRestoreTarget(target: RestoreTarget): void {
-  for (const folder of target.folders.values()) closeSync(folder.fd)
+  for (const { fd } of target.folders.values()) closeSync(fd)
+  for (const fd of target.disks.values()) if (fd !== undefined) closeSync(fd)
   target.folders.clear()
+  target.disks.clear()
 }
 
-/** Makes all that was written durable; blocks the thread until it is. Fails: restore.failed. */
+/**
+ * Makes all that was written durable, on each file system that was entered; blocks the thread until it is.
+ * Fails: restore.failed.
+ */
 export function syncTarget(target: RestoreTarget): void {
   try {
-    const fd = openSync(pathBytes(target.root), constants.O_RDONLY | constants.O_DIRECTORY)
-    try {
-      syncFileSystem(fd)
-    } finally {
-      closeSync(fd)
-    }
+    for (const fd of target.disks.values()) target.sync(fd)
   } catch (error) {
     throw restoreFailure('make durable', target.root, error)
   }
+}
+
+function syncDisk(fd: number | undefined): void {
+  if (fd === undefined) syncFileSystems()
+  else syncFileSystem(fd)
+}
+
+/**
+ * Opens the folder `path`, made if it is missing, before anything is done to it: it may be the mount point of
+ * another file system, or of a folder that the guard refuses. Throws as placeOf().
+ */
+export function enterFolder(target: RestoreTarget, path: string): void {
+  openFolder(target, path)
 }
 
 /**
@@ -135,28 +163,46 @@ function openFolder(target: RestoreTarget, path: string): OpenFolder {
   const start = target.folders.get(ancestor)
   if (start === undefined) throw new Error('Bug: the restore target is closed')
   const names = path.slice(ancestor === '' ? 0 : cut + 1).split('/')
-  const folder = descend(start, names, path)
+  const folder = descend(target, start, names, path)
   keepFolder(target, path, folder)
   return folder
 }
 
 /** Opens one component after the other below `start`, which stays open. */
-function descend(start: OpenFolder, names: string[], path: string): OpenFolder {
+function descend(target: RestoreTarget, start: OpenFolder, names: string[], path: string): OpenFolder {
   let folder = start
-  for (const name of names) {
+  for (const [nth, name] of names.entries()) {
     try {
       if (!isName(name)) throw badPath(path)
       const child = `${folder.base}/${name}`
       const fd = openOrMake(pathBytes(child))
-      const opened = { fd, base: fdPath(fd, child) }
       if (folder !== start) closeSync(folder.fd)
-      folder = opened
+      folder = { fd, base: fdPath(fd, child) }
+      const below = names.slice(nth + 1).join('/')
+      enter(target, below === '' ? path : path.slice(0, -below.length - 1), folder)
     } catch (error) {
       if (folder !== start) closeSync(folder.fd)
       throw error
     }
   }
   return folder
+}
+
+/** Looks at a folder that was opened: by its descriptor, so that nothing can take its place any more. */
+function enter(target: RestoreTarget, path: string, { fd, base }: OpenFolder): void {
+  const stats = fstatSync(fd, { bigint: true })
+  target.guard?.(path, stats)
+  if (target.disks.get(stats.dev) === undefined) target.disks.set(stats.dev, openReadable(base))
+}
+
+/** The system syncs by a descriptor that may read; of a folder that is closed to us there is none. */
+function openReadable(base: string): number | undefined {
+  try {
+    return openSync(pathBytes(`${base}/.`), constants.O_RDONLY | constants.O_DIRECTORY)
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+    return undefined
+  }
 }
 
 function openOrMake(place: string | Buffer): number {

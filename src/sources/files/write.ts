@@ -28,7 +28,7 @@ import { errnoOf } from '../../base/failure.ts'
 import { deviceNumber, makeDevice, makeFifo, punchHole } from '../../base/posix.ts'
 import { applyMetadata, setMode } from './metadata.ts'
 import type { FileProblem } from './problem.ts'
-import { forgetFolder, placeOf, restoreFailure, restoreProblem } from './target.ts'
+import { enterFolder, forgetFolder, placeOf, restoreFailure, restoreProblem } from './target.ts'
 import type { RestoreTarget } from './target.ts'
 
 /** An open file of the target; finishFile() closes it. `fresh`: it was made by this call and is empty. */
@@ -52,7 +52,8 @@ export function makeEntry(target: RestoreTarget, path: string, entry: FileEntry)
     const place = placeOf(target, path)
     const there = statAt(place)
     if (entry.type === 'directory') {
-      makeFolder(target, place, there)
+      if (there?.isDirectory() === true) takeFolder(target, path, there)
+      else makeFolder(target, place, there)
       return []
     }
     // What also has a name elsewhere is not kept: its metadata would change there too.
@@ -182,12 +183,13 @@ export function finishFolder(target: RestoreTarget, path: string, entry: FileEnt
   }
 }
 
+/** A folder that is there, ours to write in until finishFolder() gives it its mode. */
+function takeFolder(target: RestoreTarget, path: string, there: Stats): void {
+  enterFolder(target, path)
+  if ((there.mode & 0o700) !== 0o700) setMode(placeOf(target, path), (there.mode & 0o7777) | 0o700)
+}
+
 function makeFolder(target: RestoreTarget, place: string, there: Stats | undefined): void {
-  if (there?.isDirectory() === true) {
-    // Ours to write in until finishFolder() gives it its mode.
-    if ((there.mode & 0o700) !== 0o700) setMode(place, (there.mode & 0o7777) | 0o700)
-    return
-  }
   if (there !== undefined) giveWay(target, place, there)
   mkdirSync(pathBytes(place), 0o700)
 }
