@@ -3,8 +3,9 @@
  * with the ids of its chunks, a pack is proven; where the credential holds no keys to it, only its checksum
  * is compared, which says nothing about what is in it.
  */
+import { formatTime } from '../base/clock.ts'
 import type { BadPack, HostState } from '../repo/host-folder.ts'
-import type { Findings } from './check-findings.ts'
+import { addFinding, type Findings } from './check-findings.ts'
 import type { CheckedRuns, PackState } from './check-runs.ts'
 
 export interface DataCoverage {
@@ -119,6 +120,20 @@ export function badPacks(parts: {
       if (!isUnreadable) delete proofs[id]
     }
     return { ...state, checked: proofs, badPacks: bad }
+  }
+}
+
+/**
+ * Repeats what earlier checks found of packs and this one could not prove mended: `change`, of badPacks(),
+ * keeps such records of `state` as they are.
+ */
+export function repeatBad(findings: Findings, state: HostState, change: StateChange): void {
+  for (const [name, bad] of Object.entries(change(state).badPacks ?? {})) {
+    if (state.badPacks?.[name] !== bad) continue
+    const clears = 'this check did not look as deeply (one with --read-data tells whether it still is so)'
+    const found = bad.unreadable ? 'could not read' : 'found damaged'
+    const message = `${name} is what a check of ${formatTime(bad.at)} ${found}, and ${clears}`
+    addFinding(findings, bad.unreadable ? 'object.unreadable' : 'pack.corrupt', message, { object: name })
   }
 }
 

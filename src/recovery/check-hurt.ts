@@ -7,7 +7,8 @@ import { decodeExtentNode, decodeListNode, extentsBytes, type Extents } from '..
 import { decodeNode, type TreeEntry } from '../format/tree.ts'
 import { isDamage } from '../repo/damage.ts'
 import { PACK_DEPTHS } from '../repo/host-folder.ts'
-import { readChunk, rootNode, spendEntry } from '../repo/tree-reader.ts'
+import { readChunkAt } from '../repo/pack-reader.ts'
+import { rootNode, spendEntry } from '../repo/tree-reader.ts'
 import {
   addFinding,
   addHurtFile,
@@ -22,7 +23,7 @@ import {
   coveredBytes,
   decodedContent,
   findChunk,
-  findOtherCopy,
+  findCopies,
   newTreeBounds,
   type CheckedTree,
   type Counts,
@@ -65,9 +66,11 @@ async function nameBelow(hurt: Hurt, root: Uint8Array, path: string, depth: numb
     const node = await readOrBlame(hurt, id, 'tree.lost', (bytes) =>
       decodeNode(bytes, `a tree node of "${path}/"`),
     )
-    if ('blame' in node) {
-      if (!named.has(node.blame)) addHurtFile(node.blame, snapshotOf(hurt), path === '' ? '/' : path, true)
-      named.add(node.blame)
+    if ('blames' in node) {
+      for (const blame of node.blames) {
+        if (!named.has(blame)) addHurtFile(blame, snapshotOf(hurt), path === '' ? '/' : path, true)
+        named.add(blame)
+      }
     } else if (node.value.kind === 'branch') {
       nodes.push(...node.value.children.map((child) => child.node))
     } else {
@@ -119,16 +122,16 @@ async function blameNodes(
     if (bytes > bytesMax) break
     if (depth > 1) {
       const list = await readOrBlame(hurt, id, 'tree.lost', (chunk) => decodeListNode(chunk, 'a list node'))
-      if ('blame' in list) blamed.add(list.blame)
-      const below = 'blame' in list ? undefined : { depth: depth - 1, nodes: list.value }
+      if ('blames' in list) for (const blame of list.blames) blamed.add(blame)
+      const below = 'blames' in list ? undefined : { depth: depth - 1, nodes: list.value }
       bytes += coveredBytes(below && (await blameNodes(hurt, below, blamed, bytesMax - bytes)))
       continue
     }
     const node = await readOrBlame(hurt, id, 'tree.lost', (chunk) =>
       decodeExtentNode(chunk, 'an extent node'),
     )
-    if ('blame' in node) blamed.add(node.blame)
-    bytes += coveredBytes('blame' in node ? undefined : blameExtents(hurt, node.value, blamed))
+    if ('blames' in node) for (const blame of node.blames) blamed.add(blame)
+    bytes += coveredBytes('blames' in node ? undefined : blameExtents(hurt, node.value, blamed))
   }
   return bytes
 }
@@ -140,41 +143,53 @@ function blameExtents(hurt: Hurt, extents: Extents, blamed: Set<Finding>): numbe
     if (!needed.has(at + 1)) continue
     const place = findChunk(hurt.tree, chunk.id)
     if (place === undefined) blamed.add(unlisted(hurt, 'file.corrupt'))
-    else if (isGone(hurt.tree, chunk.id, place) && place.pack.damage !== undefined)
-      blamed.add(place.pack.damage.finding)
+    else if (isLost(place.pack, place.number)) blameCopies(hurt.tree, chunk.id, blamed)
   }
   return extentsBytes(extents)
 }
 
-/** Reads and decodes a chunk; what fails is blamed on its pack, or else on the snapshot. */
+/** Blames all packs that hold the chunk, unless one of them holds it whole. */
+function blameCopies(tree: CheckedTree, id: Uint8Array, blamed: Set<Finding>): void {
+  const copies = findCopies(tree, id)
+  if (!copies.every(({ pack, number }) => isLost(pack, number))) return
+  for (const { pack } of copies) if (pack.damage !== undefined) blamed.add(pack.damage.finding)
+}
+
+/**
+ * Reads and decodes a chunk; what fails is blamed on all packs that hold it, or else on the snapshot. A copy
+ * that is found damaged on the way to a whole one gets its finding too.
+ */
 async function readOrBlame<T>(
   hurt: Hurt,
   id: Uint8Array,
   code: FindingCode,
   decode: (bytes: Buffer) => T,
-): Promise<{ readonly value: T } | { readonly blame: Finding }> {
-  const place = findChunk(hurt.tree, id)
-  if (place === undefined) return { blame: unlisted(hurt, code) }
-  if (isGone(hurt.tree, id, place) && place.pack.damage !== undefined)
-    return { blame: place.pack.damage.finding }
-  let bytes: Buffer
-  try {
-    bytes = Buffer.from(await readChunk(hurt.tree.reader, id))
-  } catch (error) {
-    if (!isDamage(error)) throw error
-    return { blame: blamePack(hurt.findings, place.pack, place.number, error) }
+): Promise<{ readonly value: T } | { readonly blames: readonly Finding[] }> {
+  const copies = findCopies(hurt.tree, id)
+  if (copies.length === 0) return { blames: [unlisted(hurt, code)] }
+  const blames: Finding[] = []
+  let bytes: Buffer | undefined
+  for (const { pack, number } of copies) {
+    if (isLost(pack, number) && pack.damage !== undefined) {
+      blames.push(pack.damage.finding)
+      continue
+    }
+    try {
+      bytes = Buffer.from(await readChunkAt(hurt.tree.reader.packs, pack, number, id))
+      break
+    } catch (error) {
+      if (!isDamage(error)) throw error
+      blames.push(blamePack(hurt.findings, pack, number, error))
+    }
   }
+  if (bytes === undefined) return { blames }
   try {
     return { value: decode(bytes) }
   } catch (error) {
     if (!isDamage(error)) throw error
-    return { blame: ownFinding(hurt, code, `holds what this program cannot read: ${describeError(error)}`) }
+    const is = `holds what this program cannot read: ${describeError(error)}`
+    return { blames: [ownFinding(hurt, code, is)] }
   }
-}
-
-/** Whether the chunk is lost there and in all other packs that hold it. */
-function isGone(tree: CheckedTree, id: Uint8Array, place: { pack: PackState; number: number }): boolean {
-  return isLost(place.pack, place.number) && !findOtherCopy(tree, id, isLost)
 }
 
 /** Damage that shows only when a chunk is read. */

@@ -94,18 +94,27 @@ export function checkStreams(
   const known = new Set(parts.config.domains.map((domain) => domain.id))
   const unread = unreadStreams(findings)
   for (const hidden of hiddenHeads(parts.heads, parts.snapshots))
-    if (known.has(hidden.stream.split('/')[0] ?? ''))
-      reportHidden(findings, hidden, unread.get(hidden.stream) ?? 0)
+    if (known.has(hidden.stream.split('/')[0] ?? '')) {
+      const newest = streams.get(hidden.stream)?.at(-1)?.id ?? ''
+      reportHidden(findings, hidden, takeUnread(unread.get(hidden.stream) ?? [], hidden, newest))
+    }
 }
 
-/** By `<domain>/<source>`: how many snapshots are there that cannot be read now. */
-function unreadStreams({ list }: Findings): Map<string, number> {
-  const unread = new Map<string, number>()
+/** Takes a snapshot that cannot be read now and may be the hidden one: each may be only one of them. */
+function takeUnread(unread: string[], { counter, instead, newest }: HiddenHead, newestId: string): boolean {
+  if (instead.length > 0) return false
+  const at = unread.findIndex((id) => counter < newest || id > newestId)
+  return at >= 0 && unread.splice(at, 1).length > 0
+}
+
+/** By `<domain>/<source>`: ids of snapshots that are there and cannot be read now. */
+function unreadStreams({ list }: Findings): Map<string, string[]> {
+  const unread = new Map<string, string[]>()
   for (const { code, object = '' } of list) {
     const [, domain, source] = /^d\/([^/]+)\/snapshots\/([^/]+)\//.exec(object) ?? []
     if (code !== 'object.unreadable' || domain === undefined) continue
     const stream = `${domain}/${source}`
-    unread.set(stream, (unread.get(stream) ?? 0) + 1)
+    unread.set(stream, [...(unread.get(stream) ?? []), idOf(object)])
   }
   return unread
 }
@@ -122,11 +131,11 @@ export function streamsOf(snapshots: readonly StoredSnapshot[]): Map<string, Sto
   return streams
 }
 
-/** `unread`: snapshots of the stream that cannot be read now; what is missing may be among them, or not. */
+/** `isUnread`: it may be one that cannot be read now, of which that is said; then nobody need have hidden it. */
 function reportHidden(
   findings: Findings,
   { source, counter, instead, newest }: HiddenHead,
-  unread: number,
+  isUnread: boolean,
 ): void {
   const is =
     instead.length > 0
@@ -134,13 +143,11 @@ function reportHidden(
       : `this host has seen snapshot ${counter} of "${source}", the store shows ${
           newest === 0 ? 'none' : `${newest} as the latest`
         }`
-  const or =
-    instead.length === 0 && unread > 0
-      ? `, unless it is among the ${unread} that cannot be read now: make these readable and check again`
-      : ''
-  addFinding(findings, 'stream.hidden', `Someone hid, lost or replaced snapshots: ${is}${or}`, {
-    snapshots: instead.map((snapshot) => snapshot.id),
-  })
+  const message = isUnread
+    ? `Snapshots may be hidden: ${is}, unless it is one that cannot be read now: mend that, check again`
+    : `Someone hid, lost or replaced snapshots: ${is}`
+  const snapshots = instead.map((snapshot) => snapshot.id)
+  addFinding(findings, 'stream.hidden', message, { snapshots, ...(isUnread ? { severity: 'warning' } : {}) })
 }
 
 function checkCounters(findings: Findings, stream: Stream): void {

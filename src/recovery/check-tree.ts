@@ -109,20 +109,15 @@ function packOf(tree: CheckedTree, packNumber: number): PackState | undefined {
 }
 
 /**
- * The same chunk in another pack, if there is one that is not known to be lost: threads that save a chunk at
+ * All places of a chunk by this snapshot's index, that of findChunk() first: threads that save a chunk at
  * once store it twice.
  */
-export function findOtherCopy(
-  tree: CheckedTree,
-  id: Uint8Array,
-  isLost: (pack: PackState, number: number) => boolean,
-): boolean {
-  return lookupCopies(tree.reader.index, Buffer.from(id.buffer, id.byteOffset, id.byteLength)).some(
-    (copy) => {
-      const pack = packOf(tree, copy.pack)
-      return pack !== undefined && !isLost(pack, copy.number)
-    },
-  )
+export function findCopies(tree: CheckedTree, id: Uint8Array): { pack: PackState; number: number }[] {
+  const key = Buffer.from(id.buffer, id.byteOffset, id.byteLength)
+  return lookupCopies(tree.reader.index, key).flatMap((copy) => {
+    const pack = packOf(tree, copy.pack)
+    return pack === undefined ? [] : [{ pack, number: copy.number }]
+  })
 }
 
 /**

@@ -48,8 +48,8 @@ function withBadSector(repository: TestRepository, bad: string): TestRepository 
   return through(repository, { ...store, get })
 }
 
-async function run(repository: TestRepository, workers = 0): Promise<CheckReport> {
-  return await check(repository.access, repository.host, { workers, clock: shop.clock, readData: 100 })
+async function run(repository: TestRepository, workers = 0, readData = 100): Promise<CheckReport> {
+  return await check(repository.access, repository.host, { workers, clock: shop.clock, readData })
 }
 
 test('check() says of each kind of object that it cannot be read now', async () => {
@@ -83,25 +83,74 @@ test('check() keeps what it knew of a pack that cannot be read now', async () =>
   assert.equal(before.coverage.packsCovered, before.coverage.packs)
 })
 
-/** What the check says of hidden snapshots. */
-async function hiddenOf(repository: TestRepository): Promise<string[]> {
-  const { findings } = await run(repository)
-  return findings
-    .filter(({ code, severity }) => code === 'stream.hidden' && severity === 'error')
-    .map(({ message }) => message)
+/** What the check says of hidden snapshots, and whether it knows of more than what cannot be read now. */
+async function hiddenOf(
+  repository: TestRepository,
+): Promise<{ said: readonly string[]; isOnlyUnread: boolean }> {
+  const { findings, errors, unreadable } = await run(repository)
+  const said = findings.filter(({ code }) => code === 'stream.hidden')
+  return {
+    said: said.map(({ severity, message }) => `${severity}: ${message}`),
+    isOnlyUnread: errors === unreadable,
+  }
 }
 
-test('an unreadable snapshot does not silence that the newest ones are hidden or replaced', async () => {
+test('the newest snapshot may be the one that cannot be read now, an older one is not', async () => {
   const repository = copyOf()
   assert.deepEqual((await run(repository)).findings, [])
   const [first = '', newest = ''] = objectsOf(repository, '/snapshots/')
-  const [maybe, ...others] = await hiddenOf(withBadSector(repository, newest))
-  assert.deepEqual(others, [])
-  assert.match(maybe ?? '', /seen snapshot 2 .* unless it is among the 1 that cannot be read now/)
+  const maybe = await hiddenOf(withBadSector(repository, newest))
+  assert.equal(maybe.said.length, 1)
+  assert.match(maybe.said[0] ?? '', /^warning: .*seen snapshot 2 .* unless it is one that cannot be read now/)
+  assert.ok(maybe.isOnlyUnread)
+  const hidden = copyOf()
+  await run(hidden)
+  hidden.disk.delete(newest)
+  const { said, isOnlyUnread } = await hiddenOf(hidden)
+  assert.match(said.join(), /^error: Someone hid, .*seen snapshot 2/)
+  assert.ok(!isOnlyUnread)
 
   await signSnapshot(repository, { ...payloadOf(repository, newest), tags: ['other'] })
-  const [replaced] = await hiddenOf(withBadSector(repository, first))
-  assert.match(replaced ?? '', /snapshot 2 .* is another one than this host has seen$/)
+  const replaced = await hiddenOf(withBadSector(repository, first))
+  assert.match(replaced.said.join(), /^error: .*snapshot 2 .* is another one than this host has seen$/)
+})
+
+test('an unreadable snapshot explains a hidden one only if it is newer than all others', async () => {
+  const three = await makeShop()
+  try {
+    await backUpShop(three, ['full', 'incremental', 'incremental'])
+    const [first = '', second = '', third = ''] = objectsOf(three.repository, '/snapshots/')
+    for (const [bad, gone] of [
+      [first, third],
+      [second, third],
+    ] as const) {
+      const repository = freshCopy(three.repository, `three-${copies++}`)
+      await run(repository)
+      repository.disk.delete(gone)
+      const { said } = await hiddenOf(withBadSector(repository, bad))
+      // What lies between the newest that is shown and the hidden one may be either.
+      assert.match(said.join(), bad === first ? /^error: Someone hid/ : /^warning: /)
+    }
+  } finally {
+    dropRepository(three.repository)
+  }
+})
+
+test('check() repeats what an earlier one could not read until it looks as deeply', async () => {
+  const repository = copyOf()
+  await run(repository)
+  const [pack = ''] = objectsOf(repository, '/packs/')
+  await run(withBadSector(repository, pack))
+  for (const readData of [0, 0]) {
+    const { findings, errors, unreadable } = await run(repository, 0, readData)
+    assert.deepEqual(
+      findings.map(({ code, object }) => [code, object]),
+      [['object.unreadable', pack]],
+    )
+    assert.match(findings[0]?.message ?? '', /a check of 2026-.* could not read/)
+    assert.deepEqual([errors, unreadable], [1, 1])
+  }
+  assert.deepEqual((await run(repository)).findings, [])
 })
 
 test('check() does not call damage harmless while it cannot read who needs what is damaged', async () => {

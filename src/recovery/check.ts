@@ -10,7 +10,7 @@ import type { Access } from '../repo/keys.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { addFinding, findingsLeftOut, newFindings, type Finding, type Findings } from './check-findings.ts'
 import { checkBundles, checkConfigs, checkNames, checkStrays, takeInventory } from './check-inventory.ts'
-import { badPacks, type DataCoverage, type StateChange } from './check-coverage.ts'
+import { badPacks, repeatBad, type DataCoverage, type StateChange } from './check-coverage.ts'
 import { checkPacks } from './check-packs.ts'
 import { isWholeScope, scopeOf, type DomainScope } from './check-scope.ts'
 import { checkRuns, checkUnlisted, isIndexWhole, type CheckedRuns } from './check-runs.ts'
@@ -115,6 +115,7 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   const areNeedsKnown = areTreesWhole && snapshots.length === names.length && isIndexWhole(checked)
   if (areNeedsKnown) forgiveUnneeded(checked)
   const ofBad = badPacks({ findings, checked, domains, areNeedsKnown, now: clock.now() })
+  repeatBad(findings, state, ofBad)
   const counts = {
     objects: inventory.objects,
     snapshots: snapshots.length,
