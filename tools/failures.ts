@@ -22,6 +22,14 @@ const AREAS: Readonly<Record<string, string>> = {
   restore: 'The restore',
 }
 
+const SUMMARY_RULE = [
+  'A run with `--json` says how it ended with one `summary` event, the last one. Of a run that failed as a',
+  'whole, such as a restore that was refused, it comes behind the `error` event and is',
+  '`{"type":"summary","command":…,"code":…,"message":…,"exit":…}`; no other summary has a `code`. Only',
+  'where the command line cannot be understood it has no `command`. Commands whose output is no list of',
+  'events (`cat`, `completion`, `config schema`) write a summary only if they fail.',
+].join('\n')
+
 /** docs/guide/failures.md */
 export function failuresPage(): string {
   const sections = Object.entries(AREAS).map(([area, title]) => {
@@ -39,13 +47,7 @@ export function failuresPage(): string {
       'comes first and what to do below it. The message says what was tried on what, what is, and what must',
       'be. Better advice than the one here may stand there.',
     ].join('\n'),
-    [
-      'A run with `--json` says how it ended with one `summary` event, the last one. Of a run that failed as a',
-      'whole, such as a restore that was refused, it comes behind the `error` event and is',
-      '`{"type":"summary","command":…,"code":…,"message":…,"exit":…}`; no other summary has a `code`. Only',
-      'where the command line cannot be understood it has no `command`. Commands whose output is no list of',
-      'events (`cat`, `completion`, `config schema`) write a summary only if they fail.',
-    ].join('\n'),
+    SUMMARY_RULE,
     [
       'What a check finds is no failure but a finding: [check](check.md).',
       'Exit statuses by number: [exit codes](exit-codes.md).',
