@@ -24,6 +24,10 @@ export const FAILURES = {
     exit: 1,
     hint: 'Look at the named file or folder: does it exist, and may this user use it?',
   },
+  'host.full': {
+    exit: 1,
+    hint: 'Free space on the disk of the named folder, or raise its limit: it goes on by itself.',
+  },
   'host.hook': { exit: 27, hint: 'Run the hook by hand to see why it fails.' },
   'storage.missing': { exit: 1, hint: 'Run `backstock check` to see which restore points this hurts.' },
   'storage.exists': {
@@ -80,6 +84,18 @@ export const FAILURES = {
   'source.emptied': { exit: 24, hint: 'If it is meant to be empty, run once with --allow-empty.' },
   'source.unreadable': { exit: 3, hint: 'Give the user the right to read the named files, or exclude them.' },
   'source.failed': { exit: 24, hint: 'Look at the source: nothing was committed.' },
+  'source.foreign': {
+    exit: 24,
+    hint: 'Correct the address; or if the database was made anew, run a full backup of it.',
+  },
+  'source.diverged': {
+    exit: 24,
+    hint: 'Find out which server is the right one, then run a full backup of it; older points stay.',
+  },
+  'source.gap': {
+    exit: 24,
+    hint: 'Run a full backup: points in time after the gap need it; those before it stay.',
+  },
   'restore.refused': {
     exit: 25,
     hint: 'Choose an empty folder, or say --delta to rewrite what differs, or --overwrite.',

@@ -1,0 +1,62 @@
+/**
+ * Finds where the log in a spool is sound after a crash: the end of the last record whose checksum holds.
+ * What lies behind may be half of a record, or bytes that a power cut kept from the disk.
+ */
+import { isFailure } from '../../base/failure.ts'
+import { segmentStart, type Lsn } from './lsn.ts'
+import { readLog, type LogRange, type SpoolSystem } from './spool-files.ts'
+import { feedWal, newWalReader, recordLsn } from './wal-reader.ts'
+
+const PAGE_BYTES = 8192n
+const PAGE_HEADER_BYTES = 24
+const READ_BYTES = 1n << 20n
+
+/**
+ * `held` is all there is of a timeline, of which the last `unsureBytes` at most may be torn; files before the
+ * last one are not, they were synced before it was made.
+ */
+export function findSoundEnd(system: SpoolSystem, held: LogRange, unsureBytes: number): Lsn {
+  const { from, to } = held
+  if (from === to) return to
+  const fileStart = segmentStart(to - 1n, system.segmentBytes)
+  const reach = to - BigInt(unsureBytes)
+  const unsure = reach > fileStart ? reach : fileStart
+  const end = scanFrom(system, held, recordPage(system, held, unsure))
+  return end < unsure ? unsure : end
+}
+
+/** The last page before `lsn` in which a record begins, or the first page there is. */
+function recordPage(system: SpoolSystem, held: LogRange, lsn: Lsn): Lsn {
+  let page = lsn - (lsn % PAGE_BYTES)
+  for (page -= PAGE_BYTES; page > held.from; page -= PAGE_BYTES) {
+    const header = readLog(system, { ...held, from: page, to: page + BigInt(PAGE_HEADER_BYTES) })
+    const left = header.readUInt32LE(16)
+    if (left < Number(PAGE_BYTES) / 2) return page
+  }
+  return held.from
+}
+
+function scanFrom(system: SpoolSystem, held: LogRange, from: Lsn): Lsn {
+  let lastLsn = from
+  const reader = newWalReader({
+    from,
+    segmentBytes: system.segmentBytes,
+    checkCrc: true,
+    onRecord: () => {
+      lastLsn = recordLsn(reader)
+    },
+  })
+  try {
+    while (reader.next < held.to && reader.endedAt === undefined) {
+      const to = reader.next + READ_BYTES < held.to ? reader.next + READ_BYTES : held.to
+      feedWal(reader, readLog(system, { ...held, from: reader.next, to }))
+    }
+  } catch (error) {
+    if (!isFailure(error, 'source.failed')) throw error
+    return lastLsn
+  }
+  // Records are aligned, the end of what was received need not be.
+  if (reader.endedAt !== undefined) return reader.endedAt < held.to ? reader.endedAt : held.to
+  if (reader.total === 0) return reader.next - BigInt(reader.carry.length)
+  return reader.isHeadless ? lastLsn : reader.gatheredFrom
+}

@@ -1,0 +1,88 @@
+/** More servers from one: standbys that can be promoted, and copies of a data folder to go back to. */
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { appendFileSync, chownSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { postgresFolder, runAs, sql, startPostgres, type PostgresServer } from './postgres.ts'
+
+const READY_TO_READ = /database system is ready to accept read-only connections/
+
+/** A hot standby that streams from `primary`. End with dropPostgres(). */
+export async function makeStandby(primary: PostgresServer): Promise<PostgresServer> {
+  const dir = mkdtempSync(join(tmpdir(), 'backstock-pg-'))
+  const { uid, gid } = statSync(primary.data)
+  chownSync(dir, uid, gid)
+  const data = join(dir, 'data')
+  const place = ['--host', '127.0.0.1', '--port', String(primary.port), '--username', 'postgres']
+  runAs('pg_basebackup', [
+    ...place,
+    '--pgdata',
+    data,
+    '--checkpoint=fast',
+    '--write-recovery-conf',
+    '--no-sync',
+  ])
+  const port = await freePort()
+  const settings = [`port = ${port}`, `unix_socket_directories = '${dir}'`]
+  appendFileSync(join(data, 'postgresql.conf'), `${settings.join('\n')}\n`)
+  const standby: PostgresServer = { dir, data, port, major: primary.major, process: undefined }
+  await startStandby(standby)
+  return standby
+}
+
+async function startStandby(standby: PostgresServer): Promise<void> {
+  const { uid, gid } = statSync(standby.data)
+  const child = spawn(join(postgresFolder() ?? '', 'postgres'), ['-D', standby.data], {
+    uid,
+    gid,
+    cwd: standby.dir,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  standby.process = child
+  const lines: string[] = []
+  for await (const line of createInterface({ input: child.stderr })) {
+    lines.push(line)
+    if (!READY_TO_READ.test(line)) continue
+    child.stderr.resume()
+    return
+  }
+  throw new Error(`The standby does not start:\n${lines.join('\n')}`)
+}
+
+/** Makes a standby a server of its own, on the next timeline. */
+export function promote(standby: PostgresServer): void {
+  sql(standby, 'select pg_promote()')
+}
+
+/** Starts a stopped standby on the next timeline, with what it has: its primary is lost. */
+export async function startPromoted(standby: PostgresServer): Promise<void> {
+  renameSync(join(standby.data, 'standby.signal'), join(standby.data, 'recovery.signal'))
+  appendFileSync(join(standby.data, 'postgresql.conf'), "restore_command = 'false'\n")
+  await startPostgres(standby)
+}
+
+/** Keeps the data folder of a stopped server beside it; returns where. */
+export function copyData(server: PostgresServer): string {
+  const copy = join(server.dir, 'copy')
+  execFileSync('cp', ['-a', server.data, copy])
+  return copy
+}
+
+/** Goes back to a copy; the server must be stopped. */
+export function restoreData(server: PostgresServer, copy: string): void {
+  rmSync(server.data, { recursive: true })
+  execFileSync('cp', ['-a', copy, server.data])
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, '127.0.0.1')
+  await once(probe, 'listening')
+  const address = probe.address()
+  const port = typeof address === 'object' && address !== null ? address.port : 0
+  probe.close()
+  await once(probe, 'close')
+  return port
+}
