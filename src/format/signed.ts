@@ -1,7 +1,7 @@
 /**
- * Signed text objects: config, snapshot and session (docs/format.md, section 2). Bytes <-> records; which key
- * must have signed what is decided by the callers, and the fields of each payload are in config.ts and
- * snapshot.ts.
+ * Signed text: config, snapshot, session, and the header of a log object (docs/format.md, sections 2 and 9).
+ * Bytes <-> records; which key must have signed what is decided by the callers, and the fields of each payload
+ * are in config.ts, snapshot.ts and log-header.ts.
  *
  * ```
  * backstock 1 <kind> <repository 32 hex> <object name> <payload bytes, decimal> <SHA-256 of payload, hex>
@@ -27,7 +27,7 @@ const SIGNATURE_BYTES = 64
 const SIGNATURE_LINE = /^signature ([0-9a-f]{16}) ([A-Za-z0-9+/]{86}==)\n$/
 const SIGNATURE_LINE_BYTES = 'signature '.length + 16 + 1 + 88 + 1
 
-export type SignedKind = 'config' | 'snapshot' | 'session'
+export type SignedKind = 'config' | 'snapshot' | 'session' | 'log'
 
 /** What an object must say about itself: its kind, its repository (hex) and the name it lies under. */
 export interface SignedPlace {

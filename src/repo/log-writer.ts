@@ -1,0 +1,162 @@
+/**
+ * Writing a source's change stream: seals pieces, puts them, and removes tail pieces once whole segments hold
+ * them. With a credential that can write and not read. Where the pieces come from, and when they are merged,
+ * is the shipper's.
+ *
+ * Sealing and putting are two calls on purpose: a sealed piece is different each time (fresh key), and a
+ * store takes a name once. Keep what sealLog() gave until putLog() has resolved, and put the same again after
+ * a failure.
+ */
+import { Failure, assert, isFailure } from '../base/failure.ts'
+import { noteGarbage } from '../base/garbage.ts'
+import { randomBytes } from '../base/random.ts'
+import { LOG_LIMITS, logName, type LogPlace } from '../format/log-header.ts'
+import {
+  encodeLog,
+  logContentId,
+  logFrames,
+  type LogFrame,
+  type StoredLogHeader,
+} from '../format/log-segment.ts'
+import type { BlobStore } from '../storage/store.ts'
+import { compress } from './compress.ts'
+import { currentEpoch, domainKeys, requireIdKey, writingDomain, type Access } from './keys.ts'
+import { coverage, type PositionRange } from './log-coverage.ts'
+
+/** What sealing takes; no key here opens what it seals. */
+export interface LogWriter {
+  readonly store: BlobStore
+  /** Hex. */
+  readonly repository: string
+  readonly domain: string
+  readonly epoch: number
+  readonly dataPublic: Uint8Array
+  readonly idKey: Uint8Array
+  readonly signingSeed: Uint8Array
+}
+
+/** A piece of log, or a file beside it, before it is sealed. */
+export interface LogPiece {
+  readonly place: LogPlace
+  readonly sourceKind: string
+  /** Position of the first byte; 0 of a file. */
+  readonly from: bigint
+  /** At most LOG_LIMITS.bodyBytes; may be empty where only the notes tell something. */
+  readonly body: Uint8Array
+  /** At most LOG_LIMITS.notesBytes. */
+  readonly notes: Uint8Array
+  /** Wall clock when the first and the last byte came in, milliseconds. */
+  readonly begun: number
+  readonly completed: number
+  /** `sha256` of the header with the number before; null for number 1 and files. */
+  readonly previous: string | null
+}
+
+/** A piece ready to be put. `bytes` must not change until it has been. */
+export interface SealedLog {
+  readonly bytes: Uint8Array
+  readonly header: StoredLogHeader
+}
+
+/**
+ * Opens the credential's own domain for logs. Who ships for long calls refuseRevoked() now and then, and
+ * opens anew when the config has a newer epoch. Fails: key.missing, key.revoked, key.role.
+ */
+export async function openLogWriter(access: Access): Promise<LogWriter> {
+  const { id } = writingDomain(access)
+  const keys = await domainKeys(access, id)
+  const { epoch, dataPublic } = currentEpoch(keys)
+  const { signingSeed } = keys
+  if (signingSeed === undefined)
+    throw new Failure('key.missing', `Cannot write to domain ${id}: this credential signs nothing`)
+  const { store, config } = access
+  const { repository } = config
+  return { store, repository, domain: id, epoch, dataPublic, idKey: requireIdKey(keys), signingSeed }
+}
+
+/** Compresses, seals and signs a piece. Keeps no view of its buffers. */
+export function sealLog(writer: LogWriter, piece: LogPiece): SealedLog {
+  const { place, from, body, notes } = piece
+  assert(place.domain === writer.domain, 'a writer writes to its own domain')
+  assert(body.length <= LOG_LIMITS.bodyBytes, `a log object of ${body.length} bytes`)
+  assert(notes.length <= LOG_LIMITS.notesBytes, `notes of ${notes.length} bytes`)
+  const { sourceKind, begun, completed, previous } = piece
+  const draft = {
+    place,
+    sourceKind,
+    from,
+    begun,
+    completed,
+    previous,
+    to: from + BigInt(body.length),
+    content: logContentId(writer.idKey, [body]),
+    notes: frameOf(notes),
+    body: logFrames(body).map(frameOf),
+  }
+  noteGarbage(3 * body.length) // compressed, sealed, joined
+  return encodeLog(draft, { ...writer, key: randomBytes(32) })
+}
+
+/**
+ * Puts a sealed piece; durable when it resolves. `identical`: an earlier try of the same sealed piece had
+ * arrived. Fails: storage.exists (another piece has this name: two processes ship as one shipper), as put().
+ */
+export async function putLog(
+  writer: LogWriter,
+  sealed: SealedLog,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<'created' | 'identical'> {
+  return await writer.store.put(sealed.header.name, sealed.bytes, options)
+}
+
+/** A stored piece, as its header or a listing has it. */
+export interface PutPiece extends PositionRange {
+  readonly place: LogPlace
+  /** Of the object. */
+  readonly bytes: number
+}
+
+/**
+ * Deletes tail pieces that `whole` segments cover: the only objects that a writer deletes besides its
+ * sessions. Looks first that these segments are in the store, so that no position is ever without a copy.
+ * Returns how many tails are gone; `kept`: the store forbids to delete, they stay. Fails: repo.corrupt (a
+ * segment is not as it was put), as delete().
+ */
+export async function deleteTails(
+  writer: LogWriter,
+  tails: readonly PutPiece[],
+  whole: readonly PutPiece[],
+): Promise<{ deleted: number; kept: number }> {
+  const covered = coverage(whole)
+  for (const { place, from, to } of tails) {
+    assert(place.kind === 'tail' && place.domain === writer.domain, 'only own tails are deleted')
+    const isCovered = covered.some((range) => range.from <= from && to <= range.to)
+    assert(isCovered, 'only tails that whole segments cover are deleted')
+  }
+  for (const segment of whole) await requireStored(writer.store, segment)
+  let deleted = 0
+  for (const { place } of tails) {
+    try {
+      await writer.store.delete(logName(place))
+    } catch (error) {
+      if (!isFailure(error, 'storage.denied') && !isFailure(error, 'storage.readonly')) throw error
+      return { deleted, kept: tails.length - deleted }
+    }
+    deleted++
+  }
+  return { deleted, kept: 0 }
+}
+
+async function requireStored(store: BlobStore, segment: PutPiece): Promise<void> {
+  assert(segment.place.kind === 'segment', 'tails are covered by whole segments')
+  const name = logName(segment.place)
+  const stat = await store.stat(name)
+  if (stat?.bytes === segment.bytes) return
+  const is = stat === undefined ? 'is not in the store' : `has ${stat.bytes} bytes there`
+  const message = `Cannot delete what ${name} covers: it ${is} (it was put with ${segment.bytes} bytes)`
+  throw new Failure('repo.corrupt', message, { facts: { name } })
+}
+
+function frameOf(plain: Uint8Array): LogFrame {
+  return { ...compress(plain), plainBytes: plain.length }
+}
