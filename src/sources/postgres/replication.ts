@@ -1,12 +1,13 @@
 /**
  * A connection of PostgreSQL's replication protocol (documentation, chapter "Streaming Replication
- * Protocol"). The library `pg` logs in (SCRAM, TLS, .pgpass); then its socket is ours, since a base backup is
- * gigabytes of messages that the library would copy one by one.
+ * Protocol"). The library `pg` logs in; then its socket is ours, since a base backup is gigabytes of messages
+ * that the library would copy one by one.
  */
 import { Socket } from 'node:net'
-import type { ConnectionOptions } from 'node:tls'
-import { Client } from 'pg'
+import { TLSSocket, type ConnectionOptions } from 'node:tls'
+import type { Client } from 'pg'
 import { describeError, Failure } from '../../base/failure.ts'
+import { connectionFailure, logIn, shownPlace } from './log-in.ts'
 import {
   cutMessages,
   decodeRow,
@@ -18,16 +19,30 @@ import {
   type ServerMessage,
 } from './messages.ts'
 
+export interface Password {
+  readonly text: string
+  /** Where it was found, for the message when it is wrong. */
+  readonly from: string
+}
+
 export interface ServerPlace {
   /** A name or address, or the folder of a Unix socket. */
   readonly host: string
   readonly port: number
   readonly user: string
-  /** undefined: what .pgpass says, if anything. */
-  readonly password: string | undefined
-  /** false: none. Certificates are checked as these options say. */
+  /**
+   * Or how to look it up for a database (`replication` for this protocol), asked only where the server wants
+   * one; it throws when there is none.
+   */
+  readonly password: string | undefined | ((database: string) => Password)
+  /** false: none. Certificates are checked as these options say. A Unix socket never has TLS. */
   readonly tls: false | ConnectionOptions
+  /** The same, to try where the server refuses `tls`. */
+  readonly tlsElse?: false | ConnectionOptions
+  /** 0: as long as the system waits. */
   readonly connectTimeoutMs: number
+  /** What the server shows of us; undefined: our name. */
+  readonly applicationName?: string | undefined
 }
 
 /** What a command's messages are given to. Payloads are valid during the call only. */
@@ -65,32 +80,12 @@ export interface Replication {
 
 /** One read of the socket; also what it costs in memory. */
 const READ_BYTES = 1024 * 1024
-const APPLICATION = 'backstock'
 
-/** Logs in. End with closeReplication(). Fails: source.failed. */
+/** Logs in. End with closeReplication(). Fails: source.failed, with the server's `sqlstate`. */
 export async function openReplication(place: ServerPlace): Promise<Replication> {
   const hands = { take: undefined as ((bytes: Buffer) => boolean) | undefined }
-  // The library's types leave out the last two.
-  const settings = {
-    host: place.host,
-    port: place.port,
-    user: place.user,
-    password: place.password,
-    database: 'postgres',
-    application_name: APPLICATION,
-    ssl: place.tls,
-    connectionTimeoutMillis: place.connectTimeoutMs,
-    replication: 'true',
-    stream: () => readingSocket(hands),
-  }
-  const client = new Client(settings)
-  // What happens later is told by the socket.
-  client.on('error', () => undefined)
-  try {
-    await client.connect()
-  } catch (error) {
-    throw connectionFailure(place, describeError(error), error)
-  }
+  const newSocket = (): Socket => readingSocket(hands)
+  const client = await logIn(place, { database: undefined, newSocket })
   const socket = takeSocket(client)
   const replication: Replication = {
     place,
@@ -104,7 +99,8 @@ export async function openReplication(place: ServerPlace): Promise<Replication> 
     takeBytes(replication, bytes)
     return !replication.isPaused
   }
-  if (place.tls !== false) socket.on('data', (bytes: Buffer) => takeBytes(replication, bytes))
+  // The buffer is the one of the socket below, which holds what is encrypted.
+  if (socket instanceof TLSSocket) socket.on('data', (bytes: Buffer) => takeBytes(replication, bytes))
   socket.on('error', (error) =>
     endReplication(replication, connectionFailure(place, describeError(error), error)),
   )
@@ -234,12 +230,4 @@ function commandFailure({ place }: Replication, sql: string, error: ServerMessag
   const is = more === '' ? error.message : `${error.message} (${more})`
   const message = `Cannot run ${verb} on ${shownPlace(place)}: ${is}`
   return new Failure('source.failed', message, { facts: { sqlstate: error.code } })
-}
-
-function connectionFailure(place: ServerPlace, is: string, cause?: unknown): Failure {
-  return new Failure('source.failed', `Cannot talk to PostgreSQL on ${shownPlace(place)}: ${is}`, { cause })
-}
-
-function shownPlace({ host, port, user }: ServerPlace): string {
-  return `${host}:${port} as ${user}`
 }
