@@ -54,6 +54,8 @@ interface RestoreScope {
   readonly paths: readonly string[]
   readonly exclude: readonly string[]
   readonly noOwner: boolean
+  /** The folder of the snapshot whose contents are restored; '': its root. */
+  readonly below: string
 }
 
 interface Marker extends RestoreScope {
@@ -69,6 +71,7 @@ export interface MarkerOptions {
   readonly noOwner: boolean
   readonly delta: boolean
   readonly overwrite: boolean
+  readonly below?: string | undefined
 }
 
 /** Looks at the folder as beginMarker() would, and writes nothing. Fails: restore.refused, restore.failed. */
@@ -135,14 +138,14 @@ function modeOfResumed(there: Marker, { delta }: MarkerOptions): RestoreMode {
 }
 
 function scopeOf(snapshot: StoredSnapshot, options: MarkerOptions): RestoreScope {
-  const { paths, exclude, noOwner } = options
-  return { snapshot: snapshot.id, domain: snapshot.domain, paths, exclude, noOwner }
+  const { paths, exclude, noOwner, below = '' } = options
+  return { snapshot: snapshot.id, domain: snapshot.domain, paths, exclude, noOwner, below }
 }
 
 function isSameScope(there: Marker | undefined, scope: RestoreScope): there is Marker {
   if (there === undefined) return false
-  const { snapshot, domain, paths, exclude, noOwner } = there
-  return JSON.stringify({ snapshot, domain, paths, exclude, noOwner }) === JSON.stringify(scope)
+  const { snapshot, domain, paths, exclude, noOwner, below } = there
+  return JSON.stringify({ snapshot, domain, paths, exclude, noOwner, below }) === JSON.stringify(scope)
 }
 
 function refuseUnlessTold(root: string, there: Marker | undefined, options: MarkerOptions): void {

@@ -10,7 +10,7 @@ import type { HostFolder } from '../repo/host-folder.ts'
 import type { Access } from '../repo/keys.ts'
 import type { RebuiltSet } from '../repo/rebuild.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
-import { closeSnapshot, openSnapshot, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
+import { closeSnapshot, findEntry, openSnapshot, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import {
   closeRestoreTarget,
@@ -41,6 +41,14 @@ import {
 } from './restore-tree.ts'
 import { newSelection, type Selection } from './select.ts'
 
+/** A file without which nobody takes the folder for whole: written when all else is durable. */
+export interface LastFile {
+  /** Raw and absolute, below `below`. */
+  readonly path: string
+  /** Runs before it is written. */
+  readonly before: (root: string) => void
+}
+
 export interface RestoreOptions {
   /** Folder that receives the tree; files keep their absolute path below it. */
   readonly to: string
@@ -55,6 +63,9 @@ export interface RestoreOptions {
   readonly dryRun: boolean
   /** Leave owners as the restoring user's. */
   readonly noOwner: boolean
+  /** Raw path of a folder of the snapshot whose contents become those of `to`; undefined: its root. */
+  readonly below?: string | undefined
+  readonly last?: LastFile | undefined
   /** Threads; 0 does everything in this one. */
   readonly workers: number
   readonly clock: Clock
@@ -166,6 +177,12 @@ async function restoreTree(
       noteUnmatched(state, reader)
       await finish(true) //  2. files in parts, links, metadata of folders
       syncTarget(target) //  3. durable
+      if (options.last !== undefined && state.missing === 0) {
+        options.last.before(root)
+        await takeLast(reader, state, options)
+        await finish(true)
+        syncTarget(target)
+      }
     } finally {
       await closeRestoreLanes(lanes)
       closeRestoreTarget(target)
@@ -184,13 +201,39 @@ async function walkSelected(
   options: RestoreOptions,
   finish: () => Promise<void>,
 ): Promise<void> {
-  const into = (path: string): boolean => wantsFolder(state, path)
-  const onDamage = (path: string, error: unknown): void => loseFolder(state, path, error)
+  const { below = '', last } = options
+  const into = (path: string): boolean =>
+    isAbove(path, below) || (path.startsWith(`${below}/`) && wantsFolder(state, path.slice(below.length)))
+  const onDamage = (path: string, error: unknown): void =>
+    loseFolder(state, pathBelow(path, below) ?? path, error)
   for await (const event of walkTree(reader, { into, onDamage })) {
     throwIfCancelled(options)
-    await takeEvent(state, event)
+    const path = pathBelow(event.path, below)
+    if (path === undefined || path === last?.path) continue
+    await takeEvent(state, { ...event, path })
     if (isFinishDue(state)) await finish()
   }
+}
+
+/** Restores the file that was left for last; its folder is there. */
+async function takeLast(
+  reader: SnapshotReader,
+  state: TreeRestore,
+  { below = '', last }: RestoreOptions,
+): Promise<void> {
+  const path = last?.path ?? ''
+  const entry = await findEntry(reader, `${below}${path}`)
+  if (entry !== undefined) await takeEvent(state, { kind: 'entry', path, entry })
+}
+
+/** Whether `path` is the folder, or one on the way to it. */
+function isAbove(path: string, folder: string): boolean {
+  return path === '/' || folder === path || folder.startsWith(`${path}/`)
+}
+
+/** The path as the target has it; undefined for what is not below. */
+function pathBelow(path: string, below: string): string | undefined {
+  return path.startsWith(`${below}/`) ? path.slice(below.length) : undefined
 }
 
 function throwIfCancelled({ signal }: RestoreOptions): void {

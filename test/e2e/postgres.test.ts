@@ -69,7 +69,7 @@ function clusterSource(): Source {
   return postgresSource('orders', {
     connect: () => openReplication({ ...place, connectTimeoutMs: 5000 }),
     checkpoint: 'fast',
-    rateKilobytesMax: undefined,
+    rateBytesMax: undefined,
     now: () => Date.now(),
   })
 }
@@ -83,9 +83,8 @@ async function withLoad<T>(body: () => Promise<T>): Promise<T> {
   let isOver = false
   const feed = (): void => {
     if (isOver) return
-    const line =
-      'UPDATE orders SET total = total + 1 WHERE id IN (SELECT (random() * 60000)::int FROM generate_series(1, 50));\n'
-    child.stdin.write(line.repeat(20), feed)
+    const some = 'SELECT (random() * 60000)::int FROM generate_series(1, 50)'
+    child.stdin.write(`UPDATE orders SET total = total + 1 WHERE id IN (${some});\n`.repeat(20), feed)
   }
   feed()
   try {

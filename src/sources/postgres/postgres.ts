@@ -19,7 +19,8 @@ export interface PostgresSettings {
   /** Logs in for replication; called once each backup. */
   readonly connect: () => Promise<Replication>
   readonly checkpoint: 'fast' | 'spread'
-  readonly rateKilobytesMax: number | undefined
+  /** Bytes a second that the server sends at most; undefined: no limit. */
+  readonly rateBytesMax: number | undefined
   /** Milliseconds since 1970: for what has no time of its own. */
   readonly now: () => number
 }
@@ -63,6 +64,7 @@ interface Sending {
 /** The oldest version whose manifest lists what a backup holds. */
 const MAJOR_MIN = 13
 const RELATION = /^(?:global|base\/\d+|PG_\d+_\d+\/\d+)\/\d+(?:_(?:fsm|vm|init))?(?:\.(\d+))?$/
+const RATE_KILOBYTES = { min: 32, max: 1_048_576 } as const
 const DATA = '/data'
 const TABLESPACES = '/tablespaces'
 
@@ -171,7 +173,7 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
       major: server.major,
       label: `backstock ${name}`,
       checkpoint: settings.checkpoint,
-      rateKilobytesMax: settings.rateKilobytesMax,
+      rateKilobytesMax: kilobytesOf(settings.rateBytesMax),
       includesLog: true,
       // The lanes look at them: on this host, and not on the shop's.
       verifiesChecksums: false,
@@ -192,6 +194,12 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
   if (sending.tablespaces.size > 0)
     receiver.takeEntry(TABLESPACES, folderEntry(sending, TABLESPACES.slice(1), 0o700))
   reading.damaged = await receiver.finish()
+}
+
+/** What the server takes: 32 to 1 048 576; a limit above that is none. */
+function kilobytesOf(rate: number | undefined): number | undefined {
+  if (rate === undefined || rate > RATE_KILOBYTES.max * 1024) return undefined
+  return Math.max(RATE_KILOBYTES.min, Math.floor(rate / 1024))
 }
 
 /**
