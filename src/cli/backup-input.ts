@@ -6,10 +6,11 @@ import { Readable } from 'node:stream'
 import { rawPath } from '../base/file-entry.ts'
 import { describeError, Failure } from '../base/failure.ts'
 import type { Hooks } from '../backup/hooks.ts'
-import type { FilesSourceConfig } from '../protocol/config.ts'
+import type { FilesSourceConfig, PostgresSourceConfig } from '../protocol/config.ts'
 import { sourceNamePattern } from '../protocol/config.ts'
 import { streamSource } from '../sources/files/stream-source.ts'
-import { openSource, type SourceSettings } from '../sources/open.ts'
+import type { FilesSettings } from '../sources/files/files.ts'
+import { openSource } from '../sources/open.ts'
 import type { Source } from '../sources/source.ts'
 import type { InputOf } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
@@ -18,6 +19,7 @@ import { formatCounted } from './human.ts'
 import { ownPlaces } from './open-repository.ts'
 import { type OwnPlace, pathsOutside, placesInSource } from './own-places.ts'
 import { pickSources } from './pick-sources.ts'
+import { postgresSettings } from './postgres-input.ts'
 import { detail, note, warn } from './print.ts'
 
 /** A source, and what the configuration wants done with its snapshots. */
@@ -29,8 +31,7 @@ export interface BackupInput {
 
 const LIST_BYTES_MAX = 1024 ** 3
 /** Of entries that are named one by one: nothing of them is left out or guarded. */
-const LIST_SETTINGS: SourceSettings = {
-  kind: 'files',
+const LIST_SETTINGS: FilesSettings = {
   paths: [],
   exclude: [],
   excludeFiles: [],
@@ -59,17 +60,24 @@ export async function backupInputs(
   if (input.filesFrom.length + input.filesFrom0.length > 0) {
     const name = requireFreeName('a list of paths', loaded, input.sources)
     const singles = await listedPaths(context, input, { name, places })
-    const settings = { ...LIST_SETTINGS, exclude: input.exclude }
-    return [inputOf(openSource(name, settings, { ...options, singles }), undefined, input)]
+    const settings = { ...LIST_SETTINGS, exclude: input.exclude, options: { ...options, singles } }
+    return [inputOf(openSource(name, { kind: 'files', ...settings }), undefined, input)]
   }
-  return pickSources(loaded, input.sources).map(({ name, source }) => {
+  const inputs: BackupInput[] = []
+  for (const { name, source } of pickSources(loaded, input.sources)) {
+    if (source.kind === 'postgres') {
+      const settings = await postgresSettings(context, name, source)
+      inputs.push(inputOf(openSource(name, settings), source, input))
+      continue
+    }
     for (const { what, path } of placesInSource(name, source.paths, places)) {
       const say = what === 'repository' ? note : detail
       say(context.printer, `${name}: leaves out the ${what} "${path}", which lies in it`)
     }
-    const settings = { ...source, exclude: [...source.exclude, ...input.exclude] }
-    return inputOf(openSource(name, settings, options), source, input)
-  })
+    const settings = { ...source, exclude: [...source.exclude, ...input.exclude], options }
+    inputs.push(inputOf(openSource(name, settings), source, input))
+  }
+  return inputs
 }
 
 /** The paths of the lists without those of the repository and the cache. Fails: host.file, source.emptied. */
@@ -145,7 +153,7 @@ async function* endingWith(content: Readable, signal: AbortSignal): AsyncGenerat
 
 function inputOf(
   source: Source,
-  config: FilesSourceConfig | undefined,
+  config: FilesSourceConfig | PostgresSourceConfig | undefined,
   input: InputOf<'backup'>,
 ): BackupInput {
   const tags = checkTags([...new Set([...(config?.tags ?? []), ...input.tag])])

@@ -269,7 +269,7 @@ function withAbsolutePaths(config: Config, folder: string): Config {
       Object.entries(config.sources).map(([name, source]) => [
         name,
         source.kind !== 'files'
-          ? source
+          ? withPasswordFile(source, at)
           : {
               ...source,
               paths: source.paths.map(at),
@@ -278,6 +278,15 @@ function withAbsolutePaths(config: Config, folder: string): Config {
       ]),
     ),
   }
+}
+
+function withPasswordFile(
+  source: Config['sources'][string],
+  at: (path: string) => string,
+): Config['sources'][string] {
+  if (source.kind !== 'postgres' || source.password === undefined || !('file' in source.password))
+    return source
+  return { ...source, password: { file: at(source.password.file) } }
 }
 
 /** Files that hold secrets and that everybody on the host may read. */

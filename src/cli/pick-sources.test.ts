@@ -42,11 +42,11 @@ test('requireKnownSource() takes what is configured or stored, and else lists bo
 })
 
 test('pickSources() refuses kinds that this version does not have, when they are used', () => {
-  const config = loaded({ media: files, orders: { kind: 'postgres', url: 'postgres://db/orders' } })
+  const config = loaded({ media: files, orders: { kind: 'mariadb', url: 'mysql://db/orders' } })
   assert.deepEqual(names(pickSources(config, ['media'])), ['media'])
   assert.throws(() => pickSources(config, []), {
     code: 'config.invalid',
-    message: /"orders": kind postgres is not available yet/,
+    message: /"orders": kind mariadb is not available yet/,
   })
 })
 

@@ -1,6 +1,6 @@
 /** Which sources of the configuration a command works on, and what may be asked of them. */
 import { Failure } from '../base/failure.ts'
-import type { FilesSourceConfig } from '../protocol/config.ts'
+import type { FilesSourceConfig, PostgresSourceConfig } from '../protocol/config.ts'
 import { nearest } from '../protocol/nearest.ts'
 import { type InputOf, optionFlag } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
@@ -11,7 +11,7 @@ const SOURCES_SHOWN_MAX = 20
 /** A source that this version can back up and restore. */
 export interface PickedSource {
   readonly name: string
-  readonly source: FilesSourceConfig
+  readonly source: FilesSourceConfig | PostgresSourceConfig
 }
 
 /**
@@ -24,10 +24,10 @@ export function pickSources(loaded: LoadedConfig, names: readonly string[]): Pic
   return Object.entries(loaded.config.sources)
     .filter(([name]) => wanted.has(name))
     .map(([name, source]) => {
-      if (source.kind === 'files') return { name, source }
+      if (isAvailable(source)) return { name, source }
       throw new Failure(
         'config.invalid',
-        `Cannot use the source "${name}": kind ${source.kind} is not available yet (must be files)`,
+        `Cannot use the source "${name}": kind ${source.kind} is not available yet (must be files or postgres)`,
         {
           facts: {
             source: name,
@@ -37,6 +37,11 @@ export function pickSources(loaded: LoadedConfig, names: readonly string[]): Pic
         },
       )
     })
+}
+
+/** Whether this version can work on sources of this kind. */
+export function isAvailable(source: { readonly kind: string }): source is PickedSource['source'] {
+  return source.kind === 'files' || source.kind === 'postgres'
 }
 
 /** Refuses a name that the configuration does not have. Fails: usage.invalid. */

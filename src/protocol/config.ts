@@ -121,6 +121,29 @@ const filesSource = z
   })
   .describe('Files and folders.')
 
+const postgresSource = z
+  .strictObject({
+    kind: z.literal('postgres'),
+    url: z
+      .string()
+      .regex(/^postgres(ql)?:\/\//, 'must be a URL such as postgres://backup@db.example.org/postgres')
+      .optional()
+      .describe('The server: postgres://backup@db/postgres. What it leaves out, PG* variables say.'),
+    password: secret.optional(),
+    logs: z
+      .enum(['none', 'stream'])
+      .default('none')
+      .describe('"stream": `backstock ship` keeps the log too, so that any moment can be restored.'),
+    checkpoint: z
+      .enum(['fast', 'spread'])
+      .default('spread')
+      .describe('A backup begins with a checkpoint: at once, or paced by the server as its own are.'),
+    rateLimit: rate.optional().describe('The most that the server sends: 50MiB/s'),
+    tags: tags.describe('Put on every snapshot of this source.'),
+    hooks: hooks.optional(),
+  })
+  .describe('A PostgreSQL cluster, through its replication protocol.')
+
 /**
  * Kinds whose settings are not fixed yet: known, so that one file can serve several versions; refused when
  * used.
@@ -133,7 +156,7 @@ function futureSource<Kind extends string>(
 
 const source = z.discriminatedUnion('kind', [
   filesSource,
-  futureSource('postgres'),
+  postgresSource,
   futureSource('mariadb'),
   futureSource('redis'),
   futureSource('sqlite'),
@@ -229,6 +252,7 @@ const schema = z.strictObject({
 /** A checked configuration: defaults filled in, sizes in bytes, durations in seconds. */
 export type Config = z.output<typeof schema>
 export type FilesSourceConfig = z.output<typeof filesSource>
+export type PostgresSourceConfig = z.output<typeof postgresSource>
 /** Where a secret comes from. */
 export type SecretConfig = z.output<typeof secret>
 /** A command for the shell (text) or a program and its arguments. */

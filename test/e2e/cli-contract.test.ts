@@ -46,7 +46,7 @@ const sound = `shop: acme
 repository: { store: file:///var/backups/acme, identity: identity.age }
 sources:
   media: { kind: files, paths: [/srv/media] }
-  orders: { kind: postgres, url: postgres://backup@db/orders }
+  orders: { kind: mariadb, url: mysql://backup@db/orders }
 `
 
 test('--version and --help answer on stdout with 0', async () => {
@@ -111,7 +111,7 @@ test('config check of a sound file exits 0 and warns of what this version cannot
   assert.equal(outcome.exit, 0)
   assert.match(
     outcome.stdout,
-    /^warning: the source "orders".*postgres is not available[^]*is sound: shop acme, 2 sources\n$/,
+    /^warning: the source "orders".*mariadb is not available[^]*is sound: shop acme, 2 sources\n$/,
   )
 })
 

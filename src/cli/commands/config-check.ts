@@ -4,6 +4,7 @@ import type { InputOf } from '../commands.ts'
 import { checkConfigFile, showPlaced } from '../config-file.ts'
 import type { CommandContext } from '../context.ts'
 import { formatCounted } from '../human.ts'
+import { isAvailable } from '../pick-sources.ts'
 import { printEvent, printFinding, printLine, printSummary } from '../print.ts'
 
 export async function run(context: CommandContext, _input: InputOf<'config check'>): Promise<number> {
@@ -27,7 +28,7 @@ export async function run(context: CommandContext, _input: InputOf<'config check
     return FAILURES['config.invalid'].exit
   }
   const { file, config, warnings } = checked.loaded
-  const later = Object.entries(config.sources).filter(([, source]) => source.kind !== 'files')
+  const later = Object.entries(config.sources).filter(([, source]) => !isAvailable(source))
   const laterWarnings = later.map(
     ([name, source]) =>
       `the source "${name}" cannot be used: kind ${source.kind} is not available in this version`,

@@ -1,0 +1,42 @@
+/** From what the configuration says of a PostgreSQL cluster to what its source needs. */
+import { userInfo } from 'node:os'
+import type { PostgresSourceConfig } from '../protocol/config.ts'
+import { connectReplication } from '../sources/postgres/connect.ts'
+import type { PostgresSettings } from '../sources/postgres/postgres.ts'
+import { findServer, type ServerTarget } from '../sources/postgres/server-place.ts'
+import type { CommandContext } from './context.ts'
+import { warn } from './print.ts'
+import { readSecret } from './secret.ts'
+
+/** Where the server is and how to log in. Fails: config.invalid, and as the password's secret fails. */
+export async function postgresServer(
+  context: CommandContext,
+  name: string,
+  source: PostgresSourceConfig,
+): Promise<ServerTarget> {
+  const { env, signal, printer } = context
+  const options = { env, signal, warn: (text: string) => warn(printer, text) }
+  const { password } = source
+  const secret =
+    password === undefined ? undefined : await readSecret(`sources.${name}.password`, password, options)
+  const input = { url: source.url, password: secret, env, systemUser: userInfo().username }
+  const target = findServer(input)
+  for (const text of target.warnings) warn(printer, `${name}: ${text}`)
+  return target
+}
+
+/** Connects nothing yet. Fails: config.invalid, and as the password's secret fails. */
+export async function postgresSettings(
+  context: CommandContext,
+  name: string,
+  source: PostgresSourceConfig,
+): Promise<{ readonly kind: 'postgres' } & PostgresSettings> {
+  const target = await postgresServer(context, name, source)
+  return {
+    kind: 'postgres',
+    connect: () => connectReplication(target),
+    checkpoint: source.checkpoint,
+    rateBytesMax: source.rateLimit,
+    now: () => context.clock.now(),
+  }
+}
