@@ -1,7 +1,7 @@
 /** More servers from one: standbys that can be promoted, and copies of a data folder to go back to. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFileSync, chownSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
+import { appendFileSync, chownSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -62,6 +62,21 @@ export async function startPromoted(standby: PostgresServer): Promise<void> {
   renameSync(join(standby.data, 'standby.signal'), join(standby.data, 'recovery.signal'))
   appendFileSync(join(standby.data, 'postgresql.conf'), "restore_command = 'false'\n")
   await startPostgres(standby)
+}
+
+/** Kills the server and all its processes, as a crash of the system does. */
+export async function killPostgres(server: PostgresServer): Promise<void> {
+  const child = server.process
+  server.process = undefined
+  if (child?.pid === undefined) return
+  const { pid } = child
+  const ended = once(child, 'exit')
+  // Stopped, it starts no more of them meanwhile.
+  child.kill('SIGSTOP')
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')
+  for (const one of children) process.kill(Number(one), 'SIGKILL')
+  child.kill('SIGKILL')
+  await ended
 }
 
 /** Keeps the data folder of a stopped server beside it; returns where. */

@@ -1,33 +1,50 @@
 /** The receiver against real servers: every byte that it says is durable is the server's own. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
+import { systemClock } from '../../base/clock.ts'
+import { isFailure } from '../../base/failure.ts'
+import { randomBytes } from '../../base/random.ts'
+import {
+  copyBoth,
+  fakePostgres,
+  logData,
+  refusal,
+  row,
+  type Answer,
+} from '../../../test/harness/fake-postgres.ts'
 import {
   dropPostgres,
   makePostgres,
   postgresFolder,
   sql,
   startPostgres,
-  stopPostgres,
   type PostgresServer,
 } from '../../../test/harness/postgres.ts'
+import { killPostgres } from '../../../test/harness/postgres-standby.ts'
 import {
   compareWithServer,
   flushedEnd,
   killChild,
+  placeOf,
   receiveFrom,
   SLOT,
   spawnReceiver,
   untilCaughtUp,
   withSpool,
 } from '../../../test/harness/receive-log.ts'
+import { growDisk, mountDisk, unmountDisk } from '../../../test/harness/small-disk.ts'
 import { parseLsn, type Lsn } from './lsn.ts'
-import { spoolPosition, spoolRanges } from './spool.ts'
+import { openReplication, type Replication } from './replication.ts'
+import { readSpool, releaseSpool, spoolPosition, spoolRanges } from './spool.ts'
+import { receiveWal } from './wal-receiver.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
+const SEGMENT_BYTES = 1n << 20n
 let folder: string
+let isMounted = false
 let server: PostgresServer | undefined
 
 beforeEach(() => {
@@ -36,13 +53,15 @@ beforeEach(() => {
 afterEach(async () => {
   if (server !== undefined) await dropPostgres(server)
   server = undefined
+  if (isMounted) unmountDisk(folder)
+  isMounted = false
   rmSync(folder, { recursive: true })
 })
 
-async function makeServer(segmentMegabytes = 1): Promise<PostgresServer> {
+async function makeServer(segmentMegabytes = 1, ...settings: string[]): Promise<PostgresServer> {
   server = await makePostgres({
     initdb: [`--wal-segsize=${segmentMegabytes}`],
-    settings: ['wal_keep_size = 4GB', 'max_wal_size = 4GB'],
+    settings: ['wal_keep_size = 4GB', 'max_wal_size = 4GB', ...settings],
   })
   return server
 }
@@ -103,7 +122,7 @@ test('a lost server is told and waited for', { skip, timeout: 60_000 }, async ()
     const receiving = receiveFrom(() => from, spool)
     sql(from, 'create table t as select generate_series(1, 50000) i')
     await untilCaughtUp(receiving, from)
-    await stopPostgres(from, 'SIGQUIT')
+    await killPostgres(from)
     await receiving.until(() => receiving.states.some(({ kind }) => kind === 'disconnected'))
     await startPostgres(from)
     sql(from, 'insert into t select i from t')
@@ -135,7 +154,7 @@ test(
       }
       await killChild(child)
       if (round === 2) {
-        await stopPostgres(from, 'SIGQUIT')
+        await killPostgres(from)
         await startPostgres(from)
       }
       await withSpool(folder, (spool) => {
@@ -154,3 +173,179 @@ test(
     })
   },
 )
+
+test(
+  'a torn end is found and mended; any other difference is refused',
+  { skip, timeout: 60_000 },
+  async () => {
+    const from = await makeServer()
+    let end = 0n
+    await withSpool(folder, async (spool) => {
+      const receiving = receiveFrom(() => from, spool)
+      sql(from, 'create table t as select i, repeat(i::text, 9) from generate_series(1, 30000) i')
+      end = await untilCaughtUp(receiving, from)
+      await receiving.stop()
+    })
+    const last = segmentEnd(folder)
+    const { size } = statSync(last)
+    for (const round of [1, 2, 3]) {
+      const held = readFileSync(last)
+      // Sectors of the last pages that never reached the disk.
+      const sector = Math.max(0, Math.floor(size / 512) - 7 * round)
+      held.fill(0, sector * 512, (sector + 1 + round) * 512)
+      writeFileSync(last, held)
+      await withSpool(folder, async (spool) => {
+        const { received, end: held } = spool.logs[0]!
+        assert.ok(received < held && Number(received % SEGMENT_BYTES) <= (sector + 1) * 512)
+        const receiving = receiveFrom(() => from, spool)
+        await untilCaughtUp(receiving, from)
+        await receiving.stop()
+        compareWithServer(spool, from, 1, end)
+      })
+    }
+    const held = readFileSync(last)
+    held[size - 3000]! ^= 0xff
+    writeFileSync(last, held)
+    await withSpool(folder, async (spool) => {
+      const receiving = receiveFrom(() => from, spool)
+      await assert.rejects(receiving.ended, (error) => isFailure(error, 'source.diverged'))
+    })
+  },
+)
+
+/** The newest file of the spool's only timeline. */
+function segmentEnd(spoolFolder: string): string {
+  const [system = ''] = readdirSync(spoolFolder).filter((name) => name !== 'lock')
+  const timeline = join(spoolFolder, system, '00000001')
+  return join(timeline, readdirSync(timeline).sort().at(-1)!)
+}
+
+test(
+  'a full spool stalls, says how long the server waits, and goes on',
+  { skip, timeout: 60_000 },
+  async () => {
+    const from = await makeServer(1, 'max_slot_wal_keep_size = 1GB')
+    await withSpool(
+      folder,
+      async (spool) => {
+        const receiving = receiveFrom(() => from, spool)
+        await receiving.until(() => receiving.durable.length > 0)
+        const [begin] = spoolRanges(spool)
+        sql(from, 'create table t as select i, repeat(i::text, 9) from generate_series(1, 60000) i')
+        const end = flushedEnd(from)
+        assert.ok(end - begin!.from > 6_000_000n)
+        let read = begin!.from
+        const stalls = (): number => receiving.states.filter(({ kind }) => kind === 'stalled').length
+        for (let seen = 0; read < end; seen = stalls()) {
+          await receiving.until(() => stalls() > seen || receiving.durable.at(-1)!.lsn >= end)
+          const [range] = spoolRanges(spool)
+          assert.ok(range!.from <= read && spool.bytes <= 3_145_728)
+          const [kept = ''] = sql(from, 'select restart_lsn from pg_replication_slots')
+          assert.ok(parseLsn(kept) <= range!.to)
+          read = range!.to
+          releaseSpool(spool, { timeline: 1, lsn: read })
+        }
+        const stalled = receiving.states.find((state) => state.kind === 'stalled')
+        assert.ok(stalled?.hoursLeft !== undefined && stalled.hoursLeft > 0 && stalled.hoursLeft < 100)
+        assert.ok(stalls() > 1 && isFailure(stalled.reason, 'host.full'))
+        await receiving.stop()
+        compareWithServer(spool, from, 1, end)
+      },
+      { bytesMax: 3 << 20 },
+    )
+  },
+)
+
+test('a full disk stalls the receiver and loses nothing', { skip, timeout: 60_000 }, async (t) => {
+  if (!mountDisk(folder, '4m')) return t.skip('this user may not mount')
+  isMounted = true
+  const from = await makeServer()
+  await withSpool(folder, async (spool) => {
+    const receiving = receiveFrom(() => from, spool)
+    sql(from, 'create table t as select i, repeat(i::text, 9) from generate_series(1, 60000) i')
+    await receiving.until(() => receiving.states.some(({ kind }) => kind === 'stalled'))
+    const full = spoolPosition(spool)!.lsn
+    assert.ok(flushedEnd(from) > full)
+    compareWithServer(spool, from, 1, full)
+    growDisk(folder, '64m')
+    const end = await untilCaughtUp(receiving, from)
+    await receiving.stop()
+    assert.ok(end > full)
+    compareWithServer(spool, from, 1, end)
+  })
+})
+
+/** Answers of a server of version 14, but for START_REPLICATION. */
+function answerOf(command: string): Answer {
+  const [verb] = command.split(' ')
+  if (verb === 'IDENTIFY_SYSTEM') return [row('7001', '1', '0/1000100', null)]
+  if (verb === 'READ_REPLICATION_SLOT') return [refusal('42601', 'syntax error')]
+  if (verb === 'CREATE_REPLICATION_SLOT') return [refusal('42710', 'it exists')]
+  return [row(command === 'SHOW wal_segment_size' ? '1MB' : '-1')]
+}
+
+test('log with a hole is refused, and asked for again', { timeout: 60_000 }, async (t) => {
+  let starts = 0
+  const log = randomBytes(256)
+  const server = await fakePostgres((command) => {
+    if (!command.startsWith('START_REPLICATION')) return answerOf(command)
+    starts++
+    const hole = starts === 1 ? 1n : 0n
+    return [
+      copyBoth(),
+      logData(0x1000000n, log.subarray(0, 200)),
+      logData(0x10000c8n + hole, log.subarray(200)),
+    ]
+  })
+  t.after(() => server.close())
+  await withSpool(folder, async (spool) => {
+    const receiving = receiveFrom(() => server, spool)
+    await receiving.until(() => receiving.durable.at(-1)?.lsn === 0x1000100n)
+    await receiving.stop()
+    const refused = receiving.states.find((state) => state.kind === 'disconnected')
+    assert.match(refused?.reason.message ?? '', /the server sends 0\/10000C9 \(must be 0\/10000C8\)/)
+    assert.equal(starts, 2)
+    assert.deepEqual(readSpool(spool, spoolRanges(spool)[0]!), log)
+  })
+  const starting = server.commands.filter((command) => command.startsWith('START'))
+  assert.equal(starting[1], `START_REPLICATION SLOT ${SLOT} PHYSICAL 0/1000000 TIMELINE 1`)
+})
+
+test('a server that falls silent is given up and tried again', { timeout: 60_000 }, async (t) => {
+  const server = await fakePostgres((command) =>
+    command.startsWith('START_REPLICATION') ? [copyBoth()] : answerOf(command),
+  )
+  t.after(() => server.close())
+  await withSpool(folder, async (spool) => {
+    const timing = { tickMs: 5, markMs: 20, silenceMs: 100, pauseMsMin: 5, pauseMsMax: 10 }
+    const receiving = receiveFrom(() => server, spool, { timing })
+    await receiving.until(() => receiving.states.filter(({ kind }) => kind === 'disconnected').length > 1)
+    const silent = receiving.states.find((state) => state.kind === 'disconnected')
+    assert.match(silent?.reason.message ?? '', /says nothing for 100 ms/)
+    await receiving.stop()
+  })
+})
+
+test('an event that throws ends the receiver with what it threw', { timeout: 60_000 }, async (t) => {
+  const server = await fakePostgres((command) =>
+    command.startsWith('START_REPLICATION')
+      ? [copyBoth(), logData(0x1000000n, randomBytes(9))]
+      : answerOf(command),
+  )
+  t.after(() => server.close())
+  await withSpool(folder, async (spool) => {
+    const settings = {
+      slot: SLOT,
+      start: undefined,
+      clock: systemClock,
+      signal: new AbortController().signal,
+    }
+    const silent = (): void => undefined
+    const onDurable = (): void => {
+      throw new Error('a bug')
+    }
+    const events = { onDurable, onMark: silent, onTimeline: silent, onState: silent }
+    const connect = (): Promise<Replication> => openReplication(placeOf(server))
+    await assert.rejects(receiveWal(connect, spool, settings, events), /a bug/)
+  })
+})

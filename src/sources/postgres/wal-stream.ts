@@ -119,6 +119,7 @@ export async function streamWal(task: StreamTask): Promise<LogPosition | undefin
     // Also when the server is gone for good: what came from it last counts most.
     syncSpool(task.spool)
     reportDurable(stream)
+    if (stream.serverEnd > 0n) task.onServerEnd(stream.serverEnd)
   }
 }
 
