@@ -240,7 +240,7 @@ test('of several hosts the first that answers is taken, else each is named', { s
   await closeSql(session)
   await refuses(
     find('127.0.0.1:1,localhost:2,no.such.host.invalid'),
-    /any of 3 servers:\n.*127\.0\.0\.1:1 .*REFUSED.*\n.*localhost:2 .*REFUSED.*\n.*no\.such\.host\.invalid:5432/,
+    /of 3 servers:\n.*127\.0\.0\.1:1 .*REFUSED.*\n.*localhost:2 .*REFUSED.*\n.*no\.such\.host\.invalid/,
   )
 })
 

@@ -22,8 +22,13 @@ const APPLICATION = 'backstock'
 const SQLSTATE = /^[0-9A-Z]{5}$/
 /** Texts of the library for the server's answer to "may I have TLS?". */
 const NO_TLS = /does not support SSL|error establishing an SSL connection/
-const FOREIGN_ROOT =
-  /^(SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|UNABLE_TO_(VERIFY_LEAF_SIGNATURE|GET_ISSUER_CERT.*))$/
+const FOREIGN_ROOT = new Set([
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+])
 
 /** Fails: source.failed; its `sqlstate` is what the server said, if it said something. */
 export async function logIn(place: ServerPlace, wish: LogInWish): Promise<Client> {
@@ -112,7 +117,7 @@ function explain(place: ServerPlace, { database = REPLICATION }: LogInWish, erro
   if (text === 'timeout expired') return `no answer within ${place.connectTimeoutMs / 1000} s`
   if (NO_TLS.test(text))
     return 'the server does not offer TLS (it must have ssl = on, or sslmode must not ask for it)'
-  if (FOREIGN_ROOT.test(code))
+  if (FOREIGN_ROOT.has(code))
     return `its certificate is not signed by the root certificate that sslrootcert names (${text})`
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
     return `its certificate is for another host (${text}; sslmode=verify-full asks for the name)`

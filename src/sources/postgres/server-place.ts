@@ -10,7 +10,7 @@ import { findPassword, readPassFile, SOCKET_FOLDERS, type PassFile } from './pas
 import type { Password, ServerPlace } from './replication.ts'
 import { chooseTls } from './server-tls.ts'
 import { PARAMETERS, parseServerUrl, type ParameterName, type Parameters } from './server-url.ts'
-import { readService } from './service-file.ts'
+import { readService } from './pg-services.ts'
 
 export interface ServerInput {
   readonly url?: string | undefined

@@ -67,9 +67,7 @@ function takeAuthority(parameters: Parameters, authority: string): void {
     const pieces = /^(?:\[([^\]]+)\]|([^:[\]]*))(?::(.*))?$/s.exec(part)
     const [, bracketed, plain = '', port = ''] = pieces ?? []
     if (pieces === null || !/^\d*$/.test(port))
-      throw urlFailure(
-        `a host or its port cannot be read (a port is a number, an IPv6 address stands in brackets; ${SPELLING})`,
-      )
+      throw urlFailure(`a host or its port cannot be read (an IPv6 address stands in brackets; ${SPELLING})`)
     hosts.push(bracketed ?? decodePart(plain, 'a host'))
     ports.push(port)
   }
