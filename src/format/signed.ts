@@ -1,7 +1,7 @@
 /**
  * Signed text: config, snapshot, session, and the header of a log object (docs/format.md, sections 2 and 9).
- * Bytes <-> records; which key must have signed what is decided by the callers, and the fields of each payload
- * are in config.ts, snapshot.ts and log-header.ts.
+ * Bytes <-> records; which key must have signed what is decided by the callers, and the fields of each
+ * payload are in config.ts, snapshot.ts and log-header.ts.
  *
  * ```
  * backstock 1 <kind> <repository 32 hex> <object name> <payload bytes, decimal> <SHA-256 of payload, hex>

@@ -74,13 +74,18 @@ export interface MarkerOptions {
   readonly below?: string | undefined
 }
 
-/** Looks at the folder as beginMarker() would, and writes nothing. Fails: restore.refused, restore.failed. */
-export function previewMarker(root: string, snapshot: StoredSnapshot, options: MarkerOptions): void {
+/**
+ * Looks at the folder as beginMarker() would, and writes nothing; whether the restore would be resumed.
+ * Fails: restore.refused, restore.failed.
+ */
+export function previewMarker(root: string, snapshot: StoredSnapshot, options: MarkerOptions): boolean {
   const scope = scopeOf(snapshot, options)
   const fd = openMarker(root)
   const there = fd === undefined ? undefined : readMarker(fd)
   if (fd !== undefined) closeSync(fd)
-  if (!isSameScope(there, scope)) refuseUnlessTold(root, there, options)
+  if (isSameScope(there, scope)) return true
+  refuseUnlessTold(root, there, options)
+  return false
 }
 
 /**

@@ -45,8 +45,8 @@ import { newSelection, type Selection } from './select.ts'
 export interface LastFile {
   /** Raw and absolute, below `below`. */
   readonly path: string
-  /** Runs before it is written. */
-  readonly before: (root: string) => void
+  /** Runs before; false: it is left out, and the restore is not finished. */
+  readonly before: () => Promise<boolean>
 }
 
 export interface RestoreOptions {
@@ -148,6 +148,7 @@ async function restoreTree(
   const root = rawPath(options.to)
   const marker = beginMarker(root, reader.snapshot, options) // refuses a folder that is not empty
   let end = leaveMarker
+  let isWhole = true
   try {
     const target = openRestoreTarget(root, {
       replace: marker.mode.replace,
@@ -178,8 +179,8 @@ async function restoreTree(
       await finish(true) //  2. files in parts, links, metadata of folders
       syncTarget(target) //  3. durable
       if (options.last !== undefined && state.missing === 0) {
-        options.last.before(root)
-        await takeLast(reader, state, options)
+        isWhole = await options.last.before()
+        if (isWhole) await takeLast(reader, state, options)
         await finish(true)
         syncTarget(target)
       }
@@ -187,7 +188,7 @@ async function restoreTree(
       await closeRestoreLanes(lanes)
       closeRestoreTarget(target)
     }
-    if (state.missing === 0) end = endMarker
+    if (state.missing === 0 && isWhole) end = endMarker
     return state
   } finally {
     end(marker)

@@ -2,20 +2,11 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  appendFileSync,
-  chownSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  statSync,
-  symlinkSync,
-} from 'node:fs'
+import { appendFileSync, chownSync, mkdirSync, mkdtempSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { systemClock } from '../../src/base/clock.ts'
-import { restore } from '../../src/recovery/restore.ts'
+import { restoreCluster } from '../../src/recovery/restore-cluster.ts'
 import { postgresSource } from '../../src/sources/postgres/postgres.ts'
 import { openReplication } from '../../src/sources/postgres/replication.ts'
 import type { Source } from '../../src/sources/source.ts'
@@ -97,18 +88,17 @@ async function withLoad<T>(body: () => Promise<T>): Promise<T> {
 }
 
 async function restoreTo(repository: TestRepository, id: string | undefined, to: string): Promise<void> {
-  const summary = await restore(repository.access, repository.host, await snapshotOf(repository, id), {
-    to,
-    paths: [],
-    exclude: [],
-    delta: false,
-    overwrite: false,
+  const { access, host } = repository
+  const { parts } = await restoreCluster(access, host, await snapshotOf(repository, id), {
+    to: join(to, 'data'),
+    tablespaceMap: new Map([[join(server.dir, 'space'), join(to, 'space')]]),
     dryRun: false,
     noOwner: false,
     workers: 0,
     clock: systemClock,
   })
-  assert.deepEqual([summary.problems, summary.damaged, summary.failed], [[], [], []])
+  for (const { problems, damaged, failed } of parts)
+    assert.deepEqual([problems, damaged, failed], [[], [], []])
 }
 
 for (const workers of [0, 2]) {
@@ -123,21 +113,12 @@ for (const workers of [0, 2]) {
       const { uid, gid, mode } = statSync(server.data)
       chownSync(to, uid, gid)
       assert.equal(statSync(join(to, 'data')).mode, mode)
-      moveTablespaces(to)
       runAs('pg_verifybackup', [join(to, 'data')])
       await checkStarted(to)
     } finally {
       dropRepository(repository)
     }
   })
-}
-
-function moveTablespaces(to: string): void {
-  for (const oid of readdirSync(join(to, 'tablespaces'))) {
-    const link = join(to, 'data/pg_tblspc', oid)
-    rmSync(link)
-    symlinkSync(join(to, 'tablespaces', oid), link)
-  }
 }
 
 /** Starts the restored cluster and looks into it. */

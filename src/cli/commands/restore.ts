@@ -12,6 +12,7 @@ import { formatBytes, formatCounted, formatDuration } from '../human.ts'
 import { type OpenedRepository, withRepository } from '../open-repository.ts'
 import { pathFacts } from '../paths.ts'
 import { refuseDatabaseOptions } from '../pick-sources.ts'
+import { restorePostgres } from '../restore-postgres.ts'
 import { note, printEvent, printSummary, showMoment, warn } from '../print.ts'
 import { rebuiltFacts, warnRebuilt } from '../rebuilt.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
@@ -19,9 +20,13 @@ import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 const PROBLEMS_SHOWN_MAX = 20
 
 export async function run(context: CommandContext, input: InputOf<'restore'>): Promise<number> {
-  refuseDatabaseOptions(input.source, input)
   return withRepository(context, async (repository) => {
     const snapshot = await chooseOfSource(context, repository, input.source, input)
+    // Parts of a database are files like others.
+    const isPart = input.path.length + input.exclude.length > 0
+    if (snapshot.sourceKind === 'postgres' && !isPart)
+      return await restorePostgres(context, repository, snapshot, input)
+    refuseDatabaseOptions(input.source, input)
     const to = resolve(context.cwd, input.to)
     const moment = showMoment(context.printer, Date.parse(snapshot.completed))
     note(context.printer, `Restoring "${snapshot.source}" as of ${moment} (${snapshot.id}) to ${to}`)

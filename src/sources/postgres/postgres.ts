@@ -10,6 +10,7 @@ import { randomHex } from '../../base/random.ts'
 import type { FileProblem } from '../files/problem.ts'
 import type { DamagedPages, Delivery, PageFormat, Receiver, Source, SourceView } from '../source.ts'
 import { runBaseBackup, type BaseBackup } from './base-backup.ts'
+import { CLUSTER_PATHS } from './cluster-paths.ts'
 import type { Lsn } from './lsn.ts'
 import { PAGE_BYTES } from './page-checksum.ts'
 import { closeReplication, resumeReplication, runCommand, type Replication } from './replication.ts'
@@ -65,8 +66,7 @@ interface Sending {
 const MAJOR_MIN = 13
 const RELATION = /^(?:global|base\/\d+|PG_\d+_\d+\/\d+)\/\d+(?:_(?:fsm|vm|init))?(?:\.(\d+))?$/
 const RATE_KILOBYTES = { min: 32, max: 1_048_576 } as const
-const DATA = '/data'
-const TABLESPACES = '/tablespaces'
+const { data: DATA, tablespaces: TABLESPACES } = CLUSTER_PATHS
 
 export function postgresSource(name: string, settings: PostgresSettings): Source {
   return {

@@ -1,0 +1,176 @@
+/** The part of `backstock restore` that brings a PostgreSQL cluster back. */
+import { existsSync, readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { displayName } from '../base/file-entry.ts'
+import { FAILURES, Failure } from '../base/failure.ts'
+import {
+  restoreCluster,
+  type ClusterRestoreSummary,
+  type RestoredCluster,
+} from '../recovery/restore-cluster.ts'
+import type { StoredSnapshot } from '../repo/snapshots.ts'
+import type { InputOf } from './commands.ts'
+import type { CommandContext } from './context.ts'
+import { formatBytes, formatCounted, formatDuration } from './human.ts'
+import type { OpenedRepository } from './open-repository.ts'
+import { pathFacts } from './paths.ts'
+import { note, printEvent, printSummary, showMoment, warn } from './print.ts'
+import { beginProgress, endProgress, updateProgress } from './progress.ts'
+import { rebuiltFacts, warnRebuilt } from './rebuilt.ts'
+
+/** Fails: as restoreCluster(), usage.invalid. */
+export async function restorePostgres(
+  context: CommandContext,
+  repository: OpenedRepository,
+  snapshot: StoredSnapshot,
+  input: InputOf<'restore'>,
+): Promise<number> {
+  const { printer, clock, signal } = context
+  refuseFileOptions(input)
+  const to = resolve(context.cwd, input.to)
+  const moment = showMoment(printer, Date.parse(snapshot.completed))
+  note(printer, `Restoring the cluster "${snapshot.source}" as of ${moment} (${snapshot.id}) to ${to}`)
+  const progress = beginProgress(printer, clock, `restore ${snapshot.source}`)
+  try {
+    const summary = await restoreCluster(repository.access, repository.host, snapshot, {
+      to,
+      tablespaceMap: tablespaceMapOf(input.tablespaceMap),
+      dryRun: input.dryRun,
+      noOwner: input.noOwner,
+      workers: repository.workers,
+      clock,
+      signal,
+      onProgress: (done) => updateProgress(progress, done),
+    })
+    endProgress(progress)
+    return printRestored(context, snapshot, summary, { to, dryRun: input.dryRun })
+  } finally {
+    endProgress(progress)
+  }
+}
+
+/** Fails: usage.invalid. */
+function refuseFileOptions({ delta, overwrite }: InputOf<'restore'>): void {
+  if (!delta && !overwrite) return
+  const flag = delta ? '--delta' : '--overwrite'
+  const is = 'what else lies in the data folder would stay and damage it (restore into an empty folder)'
+  throw new Failure('usage.invalid', `Cannot use ${flag} for a cluster: ${is}`)
+}
+
+/** Fails: usage.invalid. */
+function tablespaceMapOf(pairs: readonly string[]): Map<string, string> {
+  const map = new Map<string, string>()
+  for (const pair of pairs) {
+    const parts = pair.split('=')
+    const [from = '', to = ''] = parts
+    if (parts.length !== 2 || !from.startsWith('/') || !to.startsWith('/')) {
+      const must = 'it must be OLD=NEW, both absolute paths'
+      throw new Failure('usage.invalid', `Cannot use --tablespace-map ${pair}: ${must}`)
+    }
+    map.set(from.replace(/(?<=.)\/+$/, ''), to)
+  }
+  return map
+}
+
+function printRestored(
+  context: CommandContext,
+  snapshot: StoredSnapshot,
+  { cluster, parts }: ClusterRestoreSummary,
+  { to, dryRun }: { readonly to: string; readonly dryRun: boolean },
+): number {
+  const { printer } = context
+  const total = (of: (part: (typeof parts)[number]) => number): number =>
+    parts.reduce((sum, part) => sum + of(part), 0)
+  const counts = {
+    problems: total((part) => part.counts.problems),
+    damaged: total((part) => part.counts.damaged),
+    unreadable: total((part) => part.counts.unreadable),
+    failed: total((part) => part.counts.failed),
+  }
+  for (const part of parts) {
+    warnRebuilt(printer, part.rebuilt)
+    for (const code of ['damaged', 'unreadable', 'failed', 'problems'] as const)
+      printPart(context, part[code], code)
+  }
+  const missing = counts.damaged + counts.unreadable + counts.failed
+  const exit = exitOf(counts)
+  const command = startCommand(cluster, to)
+  const [files, bytes] = [total((part) => part.files), total((part) => part.bytes)]
+  const seconds = total((part) => part.seconds)
+  const event = {
+    type: 'summary',
+    command: 'restore',
+    snapshot: snapshot.id,
+    source: snapshot.source,
+    completed: snapshot.completed,
+    to,
+    dryRun,
+    files,
+    directories: total((part) => part.directories),
+    bytes,
+    bytesWritten: total((part) => part.bytesWritten),
+    ...counts,
+    ...rebuiltFacts(parts[0]?.rebuilt ?? []),
+    ...(missing === 0 && !dryRun ? { start: command } : {}),
+    seconds: Math.round(seconds * 1000) / 1000,
+    exit,
+  } as const
+  const done = dryRun ? 'Would restore' : 'Restored'
+  const what = `${formatCounted(files, 'file')}, ${formatBytes(bytes)}`
+  const lines = [`${done} ${what} in ${formatDuration(seconds * 1000)}`]
+  if (missing > 0) {
+    const lost = formatCounted(missing, 'entry', 'entries')
+    lines.push(`${lost} could not be restored: without pg_control no server starts on what is there.`)
+  } else if (!dryRun) lines.push(`Start it with: ${command}`)
+  printSummary(printer, event, lines)
+  return exit
+}
+
+type Problems = 'damaged' | 'unreadable' | 'failed' | 'problems'
+
+function printPart(
+  { printer }: CommandContext,
+  problems: ClusterRestoreSummary['parts'][number][Problems],
+  kind: Problems,
+): void {
+  const codes = { damaged: 'repo.corrupt', unreadable: 'storage.offline' } as const
+  const code = kind === 'damaged' || kind === 'unreadable' ? codes[kind] : 'restore.failed'
+  const { hint, exit } = FAILURES[code]
+  for (const { path, code: errno, what } of problems) {
+    const message = `"${displayName(path)}": ${what}`
+    printEvent(printer, { type: 'error', code, message, hint, exit, facts: { errno, ...pathFacts(path) } })
+    if (!printer.json) warn(printer, message)
+  }
+}
+
+function exitOf(counts: {
+  readonly damaged: number
+  readonly failed: number
+  readonly unreadable: number
+}): number {
+  if (counts.damaged + counts.failed > 0) return FAILURES['restore.failed'].exit
+  return counts.unreadable > 0 ? FAILURES['storage.offline'].exit : 0
+}
+
+/** As a person would type it on this host. */
+function startCommand({ major, owner }: RestoredCluster, to: string): string {
+  const debian = `/usr/lib/postgresql/${major}/bin/pg_ctl`
+  const program = existsSync(debian) ? debian : 'pg_ctl'
+  const user = userName(owner.uid)
+  const own = process.geteuid?.()
+  const as = own === owner.uid ? '' : own === 0 ? `runuser -u ${user} -- ` : `sudo -u ${user} `
+  return `${as}${program} start -D ${shellWord(to)}`
+}
+
+function userName(uid: number): string {
+  try {
+    const lines = readFileSync('/etc/passwd', 'utf8').split('\n')
+    return lines.find((line) => line.split(':')[2] === `${uid}`)?.split(':')[0] ?? `#${uid}`
+  } catch {
+    return `#${uid}`
+  }
+}
+
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
+}

@@ -1,0 +1,230 @@
+/**
+ * Restores a PostgreSQL cluster: the data folder, the tablespaces, each to its place, and at the very end
+ * `pg_control`, without which no server starts. Refuses before it writes anything where a folder is in use.
+ * The same command resumes: until the end the data folder holds the marker of a restore under way.
+ */
+import { chmodSync, chownSync, existsSync, rmSync, symlinkSync } from 'node:fs'
+import { isAbsolute, join, normalize } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { displayName, pathBytes, rawPath } from '../base/file-entry.ts'
+import { describeError, errnoOf, Failure } from '../base/failure.ts'
+import type { TreeEntry } from '../format/tree.ts'
+import type { HostFolder } from '../repo/host-folder.ts'
+import type { Access } from '../repo/keys.ts'
+import type { StoredSnapshot } from '../repo/snapshots.ts'
+import {
+  closeSnapshot,
+  findEntry,
+  openSnapshot,
+  readDirectory,
+  readFile,
+  type SnapshotReader,
+} from '../repo/tree-reader.ts'
+import { CLUSTER_PATHS } from '../sources/postgres/cluster-paths.ts'
+import { restore, type RestoreOptions, type RestoreSummary } from './restore.ts'
+import { previewMarker } from './restore-marker.ts'
+
+export interface ClusterRestoreOptions {
+  /** The new data folder; empty, or not there yet. */
+  readonly to: string
+  /** New places of tablespaces by their old ones. */
+  readonly tablespaceMap: ReadonlyMap<string, string>
+  /** Runs when all but `pg_control` is there: settings for the recovery. */
+  readonly prepare?: ((cluster: RestoredCluster) => void) | undefined
+  readonly dryRun: boolean
+  readonly noOwner: boolean
+  readonly workers: number
+  readonly clock: Clock
+  readonly signal?: AbortSignal
+  readonly onProgress?: NonNullable<RestoreOptions['onProgress']>
+}
+
+export interface RestoredCluster {
+  /** The data folder, raw. */
+  readonly data: string
+  /** Version of the server before the first dot. */
+  readonly major: number
+  readonly owner: { readonly uid: number; readonly gid: number }
+}
+
+export interface ClusterRestoreSummary {
+  readonly cluster: RestoredCluster
+  /** Of the data folder, then one for each tablespace. */
+  readonly parts: readonly RestoreSummary[]
+}
+
+interface TablespacePlan {
+  readonly oid: string
+  readonly entry: TreeEntry
+  /** Raw. */
+  readonly to: string
+  readonly isMoved: boolean
+}
+
+interface Plan {
+  readonly cluster: RestoredCluster
+  readonly root: TreeEntry
+  readonly tablespaces: readonly TablespacePlan[]
+}
+
+const CONTROL = '/global/pg_control'
+const VERSION_BYTES_MAX = 64
+
+/**
+ * Every file is durable when it resolves, unless a part lacks some (summaries). Fails: restore.refused (a
+ * folder is not empty, a server runs in it, a tablespace has no place), restore.failed, repo.corrupt,
+ * storage.*, cancelled.
+ */
+export async function restoreCluster(
+  access: Access,
+  host: HostFolder,
+  snapshot: StoredSnapshot,
+  options: ClusterRestoreOptions,
+): Promise<ClusterRestoreSummary> {
+  const plan = await planCluster(access, host, snapshot, options)
+  const { cluster, tablespaces } = plan
+  const given = { ...NOT_ASKED, ...options, below: CLUSTER_PATHS.data }
+  const isResumed = refuseUsed(cluster.data, snapshot, given)
+  if (!isResumed)
+    for (const { oid, to } of tablespaces) refuseUsed(to, snapshot, { ...given, below: tablespacePath(oid) })
+  const parts: RestoreSummary[] = []
+  const restoreTablespaces = async (overwrite: boolean): Promise<void> => {
+    for (const space of tablespaces) {
+      const there = { below: tablespacePath(space.oid), to: shown(space.to), overwrite }
+      parts.push(await restore(access, host, snapshot, { ...given, ...there }))
+      if (!options.dryRun) ownFolder(space.to, space.entry, options)
+    }
+  }
+  const last = {
+    path: CONTROL,
+    before: async (): Promise<boolean> => {
+      await restoreTablespaces(isResumed)
+      if (!parts.every(isComplete)) return false
+      ownFolder(cluster.data, plan.root, options)
+      for (const space of tablespaces) if (space.isMoved) moveLink(cluster.data, space)
+      options.prepare?.(cluster)
+      return true
+    },
+  }
+  const data = await restore(access, host, snapshot, options.dryRun ? given : { ...given, last })
+  if (options.dryRun) await restoreTablespaces(false)
+  return { cluster, parts: [data, ...parts] }
+}
+
+function tablespacePath(oid: string): string {
+  return `${CLUSTER_PATHS.tablespaces}/${oid}`
+}
+
+const NOT_ASKED = { paths: [], exclude: [], delta: false, overwrite: false } as const
+
+function isComplete({ counts }: RestoreSummary): boolean {
+  return counts.damaged + counts.unreadable + counts.failed === 0
+}
+
+async function planCluster(
+  access: Access,
+  host: HostFolder,
+  snapshot: StoredSnapshot,
+  options: ClusterRestoreOptions,
+): Promise<Plan> {
+  const reader = await openSnapshot(access, host, snapshot)
+  try {
+    const root = await findEntry(reader, CLUSTER_PATHS.data)
+    if (root === undefined || snapshot.sourceKind !== 'postgres')
+      throw new Failure('restore.refused', `Cannot restore ${snapshot.id} as a cluster: it holds none`)
+    const tablespaces = await planTablespaces(reader, options.tablespaceMap)
+    const major = Number.parseInt(await readSmall(reader, `${CLUSTER_PATHS.data}/PG_VERSION`))
+    const owner = { uid: root.uid, gid: root.gid }
+    return { root, tablespaces, cluster: { data: rawPath(options.to), major, owner } }
+  } finally {
+    closeSnapshot(reader)
+  }
+}
+
+async function planTablespaces(
+  reader: SnapshotReader,
+  map: ClusterRestoreOptions['tablespaceMap'],
+): Promise<TablespacePlan[]> {
+  const folder = await findEntry(reader, CLUSTER_PATHS.tablespaces)
+  if (folder?.node === undefined) {
+    refuseUnknown(map, [])
+    return []
+  }
+  const plans: TablespacePlan[] = []
+  const places: string[] = []
+  for await (const entry of readDirectory(reader, folder.node)) {
+    const link = await findEntry(reader, `${CLUSTER_PATHS.data}/pg_tblspc/${entry.name}`)
+    if (link?.type !== 'symlink')
+      throw new Failure('repo.corrupt', `Cannot restore the tablespace ${entry.name}: nothing says its place`)
+    const place = shown(link.target)
+    places.push(place)
+    const to = map.get(place) ?? place
+    if (!isAbsolute(to)) throw refused(`the tablespace in "${place}" must get an absolute path, not "${to}"`)
+    plans.push({ oid: entry.name, entry, to: rawPath(normalize(to)), isMoved: map.has(place) })
+  }
+  refuseUnknown(map, places)
+  return plans
+}
+
+function refuseUnknown(map: ClusterRestoreOptions['tablespaceMap'], places: readonly string[]): void {
+  const unknown = [...map.keys()].find((place) => !places.includes(place))
+  if (unknown === undefined) return
+  const known = places.length === 0 ? 'none' : places.join(', ')
+  throw refused(`there is no tablespace in "${unknown}" (there is: ${known})`)
+}
+
+function refused(is: string): Failure {
+  return new Failure('restore.refused', `Cannot restore the cluster: ${is}`)
+}
+
+/** Whether an earlier run of this restore was cut off there. Fails: restore.refused. */
+function refuseUsed(root: string, snapshot: StoredSnapshot, options: RestoreOptions): boolean {
+  const lock = join(root, 'postmaster.pid')
+  if (existsSync(pathBytes(lock)))
+    throw refused(`"${displayName(root)}" holds a postmaster.pid: a server runs on it, or was killed`)
+  try {
+    return previewMarker(root, snapshot, options)
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'restore.refused') throw error
+    const hint = 'Choose another folder with --to, or other places for tablespaces with --tablespace-map.'
+    throw new Failure('restore.refused', error.message, { facts: { hint }, cause: error })
+  }
+}
+
+async function readSmall(reader: SnapshotReader, path: string): Promise<string> {
+  const entry = await findEntry(reader, path)
+  if (entry?.type !== 'file' || entry.size > VERSION_BYTES_MAX)
+    throw new Failure('repo.corrupt', `Cannot restore the cluster: its ${displayName(path)} is missing`)
+  const parts: Uint8Array[] = []
+  for await (const part of readFile(reader, entry)) parts.push(part)
+  return Buffer.concat(parts).toString('latin1')
+}
+
+/** The folder itself, which restore() leaves as it is. */
+function ownFolder(path: string, entry: TreeEntry, { noOwner }: ClusterRestoreOptions): void {
+  try {
+    if (!noOwner && process.geteuid?.() === 0) chownSync(pathBytes(path), entry.uid, entry.gid)
+    chmodSync(pathBytes(path), entry.mode)
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+    const message = `Cannot set owner and mode of "${displayName(path)}": ${describeError(error)}`
+    throw new Failure('restore.failed', message, { cause: error })
+  }
+}
+
+/** The link of a tablespace leads to its new place. */
+function moveLink(root: string, { oid, to }: TablespacePlan): void {
+  const link = pathBytes(join(root, 'pg_tblspc', oid))
+  try {
+    rmSync(link, { force: true })
+    symlinkSync(pathBytes(to), link)
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+    const message = `Cannot set the link of tablespace ${oid}: ${describeError(error)}`
+    throw new Failure('restore.failed', message, { cause: error })
+  }
+}
+
+function shown(raw: string): string {
+  return Buffer.from(raw, 'latin1').toString('utf8')
+}
