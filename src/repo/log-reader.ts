@@ -9,6 +9,7 @@ import { noteGarbage } from '../base/garbage.ts'
 import { LOG_FRAME_BYTES, logName } from '../format/log-header.ts'
 import {
   checkLogSection,
+  logContentId,
   openLogFrame,
   openLogKey,
   type LogOpener,
@@ -16,7 +17,7 @@ import {
 } from '../format/log-segment.ts'
 import { decompress } from './compress.ts'
 import { isDamage } from './damage.ts'
-import { domainKeys, epochPrivateKey, type Access } from './keys.ts'
+import { domainKeys, epochPrivateKey, requireIdKey, type Access } from './keys.ts'
 import { coverage, describeRange, missingPositions, type PositionRange } from './log-coverage.ts'
 import { bestRow, rangesOf, segmentAt, type LogSegment, type LogTable } from './log-table.ts'
 import { decodeFront, type StoredLogFile } from './logs.ts'
@@ -111,6 +112,30 @@ async function* readStretch(
     at += frame.length
     yield frame.subarray(low, high)
   }
+}
+
+/**
+ * Reads one listed object whole and compares it with what its header was signed for; `opens`: also opens all
+ * of it and compares the plaintext with its keyed hash. Fails: repo.*, key.role, storage.*.
+ */
+export async function verifyLogObject(
+  access: Access,
+  listed: Pick<StoredLogFile, 'name' | 'bytes' | 'sha256'>,
+  opens: boolean,
+): Promise<void> {
+  const { name, bytes, sha256 } = listed
+  const object = await access.store.get(name, { length: bytes })
+  const header = decodeFront(access.config, name, bytes, object)
+  if (header.sha256 !== sha256) throw corrupt(name, 'is not the one that was listed')
+  const [notes, body] = [notesOf(header, object), object.subarray(header.bodyAt)]
+  checkLogSection(header, 'body', body)
+  if (!opens) return
+  const opener = await openSection(access, header)
+  openFrame(opener, 0, notes)
+  const { domain } = header.place
+  const idKey = requireIdKey(await domainKeys(access, domain))
+  if (logContentId(idKey, framesOf(opener, body, 0)) !== header.content)
+    throw corrupt(name, 'holds other bytes than its header says')
 }
 
 /** The header again, at the head of what was read; it must be the one that the list verified. */
