@@ -5,6 +5,7 @@ import { nearest } from '../protocol/nearest.ts'
 import { type InputOf, optionFlag } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
 
+const AVAILABLE = 'must be files or postgres'
 /** Names of sources that one message lists. */
 const SOURCES_SHOWN_MAX = 20
 
@@ -27,7 +28,7 @@ export function pickSources(loaded: LoadedConfig, names: readonly string[]): Pic
       if (isAvailable(source)) return { name, source }
       throw new Failure(
         'config.invalid',
-        `Cannot use the source "${name}": kind ${source.kind} is not available yet (must be files or postgres)`,
+        `Cannot use the source "${name}": kind ${source.kind} is not available yet (${AVAILABLE})`,
         {
           facts: {
             source: name,
