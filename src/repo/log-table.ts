@@ -17,7 +17,7 @@ import { LOG_LIMITS, type LogPiecePlace } from '../format/log-header.ts'
 import type { StoredLogHeader } from '../format/log-segment.ts'
 import type { PositionRange } from './log-coverage.ts'
 
-const LOG_ROW_BYTES = 120
+export const LOG_ROW_BYTES = 120
 const SHIPPERS_MAX = 4096
 const HALF_BYTES = 16
 const FIRST_ROWS = 64
@@ -53,6 +53,11 @@ export interface LogSegment extends PositionRange {
 export function newLogTable(of: Pick<LogTable, 'domain' | 'source' | 'branch' | 'sourceKind'>): LogTable {
   const { domain, source, branch, sourceKind } = of
   return { domain, source, branch, sourceKind, shippers: [], rows: Buffer.alloc(0), count: 0 }
+}
+
+/** A table of rows that another one had. Keeps `rows`. */
+export function tableOfRows(of: Omit<LogTable, 'count'>): LogTable {
+  return { ...of, count: of.rows.length / LOG_ROW_BYTES }
 }
 
 /** Adds a verified header. false: the branch has more shippers than a table holds. */

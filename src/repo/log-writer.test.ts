@@ -17,7 +17,7 @@ import { revokeWriter } from './key-changes.ts'
 import { openRepository } from './keys.ts'
 import { readLog, readNotes } from './log-reader.ts'
 import { segmentAt } from './log-table.ts'
-import { deleteTails, openLogWriter, putLog } from './log-writer.ts'
+import { coveredTails, deleteTails, openLogWriter, putLog } from './log-writer.ts'
 import { listLogs } from './logs.ts'
 
 const fails = (code: Parameters<typeof isFailure>[1]) => (error: unknown) => isFailure(error, code)
@@ -112,6 +112,28 @@ test('deleteTails() stops at a tail that reaches beyond the segments', async () 
   await assert.rejects(deleteTails(writer, [tail.header], [whole.header]), /Bug: only tails that whole/)
   await assert.rejects(deleteTails(writer, [whole.header], [whole.header]), /Bug: only own tails/)
   assert.ok(disk.has(tail.header.name))
+})
+
+test('coveredTails() finds what a shipper that died has to delete, and only its own', async () => {
+  const { writer, access } = await makeLogWorld()
+  const [shipper, other] = [newShipper(writer), newShipper(writer, { shipper: 'ff'.repeat(8) })]
+  for (let at = 0n; at < 6n; at++) await shipPiece(shipper, 'tail', { from: at * 10n, to: at * 10n + 10n })
+  await shipPiece(shipper, 'tail', { from: 10n, to: 10n })
+  await shipPiece(other, 'tail', { from: 10n, to: 20n })
+  await shipPiece(other, 'segment', { from: 40n, to: 50n })
+  for (const [from, to] of [
+    [0n, 15n],
+    [15n, 32n],
+  ] as const)
+    await shipPiece(shipper, 'segment', { from, to })
+  const { branches } = await listLogs(access)
+  const { tails, whole } = coveredTails(branches[0]!, shipper.shipper)
+  assert.deepEqual(
+    tails.map(({ place }) => place.seq),
+    [1, 2, 3],
+  )
+  assert.equal(whole.length, 2)
+  assert.deepEqual(await deleteTails(writer, tails, whole), { deleted: 3, kept: 0 })
 })
 
 test('a store that forbids to delete keeps the tails, and readers take either', async () => {

@@ -22,6 +22,7 @@ import type { BlobStore } from '../storage/store.ts'
 import { compress } from './compress.ts'
 import { currentEpoch, domainKeys, requireIdKey, writingDomain, type Access } from './keys.ts'
 import { coverage, type PositionRange } from './log-coverage.ts'
+import { segmentsOf, type LogSegment, type LogTable } from './log-table.ts'
 
 /** What sealing takes; no key here opens what it seals. */
 export interface LogWriter {
@@ -107,6 +108,25 @@ export async function putLog(
   options: { readonly signal?: AbortSignal } = {},
 ): Promise<'created' | 'identical'> {
   return await writer.store.put(sealed.header.name, sealed.bytes, options)
+}
+
+/**
+ * Tail pieces of a shipper that its whole segments of a listed branch cover: what a shipper that died between
+ * putLog() and deleteTails() left. `whole`: the segments to name to deleteTails().
+ */
+export function coveredTails(
+  table: LogTable,
+  shipper: string,
+): { readonly tails: LogSegment[]; readonly whole: LogSegment[] } {
+  const ofShipper = [...segmentsOf(table)].filter(({ place }) => place.shipper === shipper)
+  const segments = ofShipper.filter(({ place }) => place.kind === 'segment')
+  const covered = coverage(segments)
+  const isCovered = ({ from, to }: PositionRange): boolean =>
+    from < to && covered.some((range) => range.from <= from && to <= range.to)
+  const tails = ofShipper.filter((piece) => piece.place.kind === 'tail' && isCovered(piece))
+  const touches = (segment: LogSegment): boolean =>
+    tails.some(({ from, to }) => from < segment.to && to > segment.from)
+  return { tails, whole: segments.filter(touches) }
 }
 
 /** A stored piece, as its header or a listing has it. */

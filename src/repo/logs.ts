@@ -87,12 +87,17 @@ export async function listLogs(access: Access, options: LogListOptions = {}): Pr
       sortTable(table)
       for (const each of judgeBranch(table)) note(listing, each)
     }
-    const gaps = listing.findings.filter(({ code }) => code === 'log.gap').map(({ message }) => message)
+    const gaps = listing.findings.filter(isOfMerging).map(({ message }) => message)
     const isSettled = listing.vanished === 0 && gaps.join() === gapsBefore
     if (isSettled || pass === PASSES_MAX) return finishList(listing)
     gapsBefore = gaps.join()
     known = (of) => branches.get(branchKey(of)) ?? options.known?.(of)
   }
+}
+
+/** What a shipper that puts, merges and deletes meanwhile can make a listing say. */
+function isOfMerging({ code }: LogFinding): boolean {
+  return code === 'log.gap' || code === 'log.hidden'
 }
 
 /** Reads and verifies a header: one read, or two if it is very long. Fails: key.revoked, repo._, storage._. */
