@@ -197,6 +197,21 @@ test('a base backup and its pauses come whole through TLS', { skip, timeout: 60_
   for (const size of others) assert.ok(Math.abs(size - plain) < 200_000, sizes.join(' '))
 })
 
+test('a command through TLS fails when the server ends the connection', { skip }, async () => {
+  const replication = await connectReplication(target({ query: 'sslmode=require' }))
+  const endless = runCommand(replication, 'START_REPLICATION PHYSICAL 0/1000000', {
+    onCopyBoth: () => {
+      const port = replication.socket.localPort ?? -1
+      sql(server, `select pg_terminate_backend(pid) from pg_stat_replication where client_port = ${port}`)
+    },
+  })
+  await assert.rejects(endless, (error) => isFailure(error, 'source.failed'))
+  await assert.rejects(runCommand(replication, 'IDENTIFY_SYSTEM'), (error) =>
+    isFailure(error, 'source.failed'),
+  )
+  closeReplication(replication)
+})
+
 test('.pgpass logs in by SCRAM, over TCP and a Unix socket', { skip }, async () => {
   const file = join(home, '.pgpass')
   const { dir, port } = server

@@ -1,7 +1,7 @@
 /**
  * Logs in to a PostgreSQL server by the library `pg`: SCRAM, TLS, and the second try without or with TLS that
- * `sslmode` allow and prefer ask for. The library gets each value from us, so that it looks for none in the
- * environment or in files.
+ * `sslmode` allow and prefer ask for. The library gets from us whatever it would look for in
+ * variables of the environment and in files.
  */
 import type { Socket } from 'node:net'
 import { Client } from 'pg'

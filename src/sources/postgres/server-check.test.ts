@@ -152,8 +152,8 @@ test('checkServer() looks at the slot', () => {
   finds({ slots: [{ ...slot, kind: 'logical' }] }, ['slot-kind', other])
   finds({ slots: [{ ...slot, isTemporary: true }] }, ['slot-kind', other])
   const who =
-    'SELECT pid, usename, client_addr FROM pg_stat_activity JOIN pg_replication_slots ON pid = active_pid' +
-    " WHERE slot_name = 'ours';"
+    'SELECT pid, usename, client_addr FROM pg_stat_activity WHERE pid =' +
+    " (SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'ours');"
   finds({ slots: [{ ...slot, activeBy: 'walreceiver' }] }, ['slot-busy', who])
   finds({ slots: [{ ...slot, walStatus: 'unreserved' }] }, [
     'slot-behind',

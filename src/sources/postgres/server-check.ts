@@ -223,8 +223,8 @@ function checkOwnSlot(slot: SlotFacts, { applicationName }: ServerWish): ServerF
       is: `${shown} is in use by ${slot.activeBy === '' ? 'somebody' : `"${slot.activeBy}"`}`,
       mustBe: 'ours alone: name another slot, or end the other',
       mend: [
-        `SELECT pid, usename, client_addr FROM pg_stat_activity JOIN pg_replication_slots ON pid = active_pid` +
-          ` WHERE slot_name = ${quoteText(slot.name)};`,
+        'SELECT pid, usename, client_addr FROM pg_stat_activity WHERE pid =' +
+          ` (SELECT active_pid FROM pg_replication_slots WHERE slot_name = ${quoteText(slot.name)});`,
       ],
     })
   if (slot.walStatus === 'unreserved')
