@@ -62,9 +62,9 @@ before(
 )
 after(async () => {
   if (skip !== false) return
-  await dropPostgres(standby)
-  await dropPostgres(server)
   rmSync(home, { recursive: true })
+  await dropPostgres(server)
+  await dropPostgres(standby)
 })
 
 interface Wish {
