@@ -30,7 +30,7 @@ export interface LogsContext {
   readonly signal: AbortSignal | undefined
 }
 
-/** Fails: storage.* when the store as a whole does not answer, cancelled. */
+/** Fails: as list() when the store as a whole does not answer, cancelled. */
 export async function checkLogs(context: LogsContext): Promise<void> {
   const { findings, access, signal } = context
   const list = await listLogs(access, signal === undefined ? {} : { signal })

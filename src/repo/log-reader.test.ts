@@ -6,6 +6,7 @@ import { LOG_FRAME_BYTES } from '../format/log-header.ts'
 import {
   collect,
   makeLogWorld,
+  mergeTails,
   newShipper,
   nextPiece,
   shipPiece,
@@ -101,6 +102,24 @@ test("readLog() takes another shipper's copy where a segment is gone", async () 
   const branch = await branchOf(world)
   await world.store.delete(lost.header.name)
   assert.ok((await read(world, branch, 0n, 400n)).equals(streamBytes(0n, 400n)))
+})
+
+test('readLog() goes on with the segment when tail pieces are merged while it reads', async () => {
+  const world = await makeLogWorld()
+  const shipper = newShipper(world.writer)
+  for (let at = 0n; at < 5n; at++) await shipPiece(shipper, 'tail', { from: at * 100n, to: at * 100n + 100n })
+  const branch = await branchOf(world)
+  const bad: BadLogObject[] = []
+  const pieces: Uint8Array[] = []
+  const onBad = (each: BadLogObject) => void bad.push(each)
+  for await (const piece of readLog(world.owner, branch, { from: 50n, to: 500n, onBad })) {
+    if (pieces.length === 1) await mergeTails(shipper)
+    pieces.push(piece)
+  }
+  assert.ok(Buffer.concat(pieces).equals(streamBytes(50n, 500n)))
+  assert.deepEqual(bad, [])
+  await world.store.delete(shipper.segments[0]!.header.name)
+  await assert.rejects(read(world, branch, 50n, 500n), /positions 32–1f4 are missing/)
 })
 
 test('readLog() names exactly the positions that are missing, before it gives a byte', async () => {

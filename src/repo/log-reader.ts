@@ -4,7 +4,7 @@
  * the checksum that was signed before it is opened. In memory is one sealed body and one frame.
  */
 import { corrupt } from '../base/bytes.ts'
-import { assert, Failure } from '../base/failure.ts'
+import { assert, Failure, isFailure } from '../base/failure.ts'
 import { noteGarbage } from '../base/garbage.ts'
 import { LOG_FRAME_BYTES, logName } from '../format/log-header.ts'
 import {
@@ -19,9 +19,11 @@ import { decompress } from './compress.ts'
 import { isDamage } from './damage.ts'
 import { domainKeys, epochPrivateKey, requireIdKey, type Access } from './keys.ts'
 import { coverage, describeRange, missingPositions, type PositionRange } from './log-coverage.ts'
-import { bestRow, rangesOf, segmentAt, type LogSegment, type LogTable } from './log-table.ts'
-import { decodeFront, type StoredLogFile } from './logs.ts'
+import { bestRow, newLogTable, rangesOf, segmentAt, type LogSegment, type LogTable } from './log-table.ts'
+import { decodeFront, listLogs, type StoredLogFile } from './logs.ts'
 
+/** Times that one reading lists again since tail pieces were merged meanwhile. */
+const RELISTS_MAX = 16
 /** Missing stretches that a message names. */
 const RANGES_SHOWN = 10
 
@@ -39,15 +41,18 @@ export interface LogReading extends PositionRange {
 /**
  * The plain bytes of positions [from, to) of a listed branch, in order, in pieces of at most 1 MiB that are
  * the caller's. Whole segments are preferred; where one is damaged, its tail pieces or another shipper's copy
- * are read. Fails before the first byte when the list has a gap there, else at the first position that
- * nothing holds: repo.corrupt, naming all that is missing. Also: key.role, cancelled, storage.*.
+ * are read; where a tail piece is gone since it was listed, what it was merged to. Fails before the first
+ * byte when the list has a gap there, else at the first position that nothing holds: repo.corrupt, naming all
+ * that is missing. Also: key.role, cancelled, as get().
  */
 export async function* readLog(
   access: Access,
-  branch: LogTable,
+  listed: LogTable,
   reading: LogReading,
 ): AsyncGenerator<Uint8Array, void> {
   const { to, signal } = reading
+  let branch = listed
+  let relists = 0
   const bad: BadRows = new Map()
   refuseMissing(branch, reading, bad)
   let at = reading.from
@@ -64,16 +69,30 @@ export async function* readLog(
     } catch (error) {
       if (!isDamage(error)) throw error
       bad.set(row, error)
-      reading.onBad?.({ name: logName(segment.place), failure: error })
+      const isMerged = segment.place.kind === 'tail' && isFailure(error, 'storage.missing')
+      if (!isMerged) reading.onBad?.({ name: logName(segment.place), failure: error })
+      else if (relists++ < RELISTS_MAX) {
+        branch = await listAgain(access, branch)
+        bad.clear()
+      }
       refuseMissing(branch, { from: at, to }, bad)
     }
   }
 }
 
+async function listAgain(access: Access, branch: LogTable): Promise<LogTable> {
+  const { domain, source, branch: name } = branch
+  const { branches } = await listLogs(access, { domain, source, branch: name, known: () => branch })
+  return branches[0] ?? newLogTable(branch)
+}
+
 /** Rows whose objects could not be used, and why. */
 type BadRows = Map<number, Failure>
 
-/** The notes of a listed piece: one read of the object's front. Fails: repo._, key.role, storage._. */
+/**
+ * The notes of a listed piece: one read of the object's front. Fails: repo.corrupt, repo.forged, key.role, as
+ * get().
+ */
 export async function readNotes(access: Access, segment: LogSegment): Promise<Uint8Array> {
   const name = logName(segment.place)
   const front = await access.store.get(name, { length: segment.bodyAt })
@@ -81,7 +100,7 @@ export async function readNotes(access: Access, segment: LogSegment): Promise<Ui
   return openFrame(opener, 0, notesOf(opener.header, front))
 }
 
-/** A file beside a stream: its bytes and its notes. Fails: repo._, key.role, storage._. */
+/** A file beside a stream: its bytes and its notes. Fails: repo.corrupt, repo.forged, key.role, as get(). */
 export async function readLogFile(
   access: Access,
   file: StoredLogFile,
@@ -94,7 +113,10 @@ export async function readLogFile(
   return { body: Buffer.concat([...framesOf(opener, object.subarray(header.bodyAt), 0)]), notes }
 }
 
-/** The positions of one object within a stretch, frame by frame. Fails: repo._, key.role, storage._. */
+/**
+ * The positions of one object within a stretch, frame by frame. Fails: repo.corrupt, repo.forged, key.role,
+ * as get().
+ */
 async function* readStretch(
   access: Access,
   segment: LogSegment,
@@ -116,7 +138,7 @@ async function* readStretch(
 
 /**
  * Reads one listed object whole and compares it with what its header was signed for; `opens`: also opens all
- * of it and compares the plaintext with its keyed hash. Fails: repo.*, key.role, storage.*.
+ * of it and compares the plaintext with its keyed hash. Fails: repo.corrupt, repo.forged, key.role, as get().
  */
 export async function verifyLogObject(
   access: Access,

@@ -72,7 +72,7 @@ export interface LogList {
 }
 
 /**
- * The logs of all domains, or of the scope. Memory: 120 bytes a segment. Fails: storage.* when the store as a
+ * The logs of all domains, or of the scope. Memory: 120 bytes a segment. Fails: as list() when the store as a
  * whole does not answer, cancelled.
  */
 export async function listLogs(access: Access, options: LogListOptions = {}): Promise<LogList> {
@@ -100,7 +100,10 @@ function isOfMerging({ code }: LogFinding): boolean {
   return code === 'log.gap' || code === 'log.hidden'
 }
 
-/** Reads and verifies a header: one read, or two if it is very long. Fails: key.revoked, repo._, storage._. */
+/**
+ * Reads and verifies a header: one read, or two if it is very long. Fails: key.revoked, as decodeLogHeader(),
+ * get().
+ */
 async function readLogHeader(
   store: BlobStore,
   config: Config,
