@@ -13,7 +13,7 @@ import {
   shipPiece,
   streamBytes,
 } from '../../test/harness/logs.ts'
-import { revokeWriter } from './key-changes.ts'
+import { revokeWriter, rotateEpoch } from './key-changes.ts'
 import { openRepository } from './keys.ts'
 import { readLog, readNotes } from './log-reader.ts'
 import { segmentAt } from './log-table.ts'
@@ -86,6 +86,24 @@ test('openLogWriter() refuses who was revoked, and who signs nothing', async () 
   const { authoritySeed: _, ...identity } = kit
   const access = await openRepository(store, { ...identity, authoritySeed: undefined })
   await assert.rejects(openLogWriter(access), fails('key.missing'))
+})
+
+test('a log goes on in a new epoch, and is read across both', async () => {
+  const { store, kit, credential } = await makeLogWorld()
+  const owner = { store, kit, clock: logClock }
+  const old = await openLogWriter(await openRepository(store, kit))
+  const shipper = newShipper(old)
+  await shipPiece(shipper, 'segment', first)
+  await rotateEpoch(owner, old.domain)
+  const access = await openRepository(store, kit)
+  const writer = await openLogWriter(access)
+  assert.deepEqual([old.epoch, writer.epoch], [1, 2])
+  assert.notEqual(old.domain, credential.domain)
+  await shipPiece({ ...shipper, writer }, 'segment', { from: 0x900n, to: 0xa00n })
+  const { branches, findings } = await listLogs(access)
+  assert.deepEqual(findings, [])
+  const read = Buffer.concat(await collect(readLog(access, branches[0]!, { from: 0x100n, to: 0xa00n })))
+  assert.ok(read.equals(streamBytes(0x100n, 0xa00n)))
 })
 
 test('deleteTails() deletes nothing unless the segment is in the store as it was put', async () => {
