@@ -177,6 +177,16 @@ export const commands = {
       ],
     ],
   },
+  ship: {
+    group: 'Every day',
+    summary: 'keep the logs of databases, until it is stopped',
+    description:
+      'Receives the log of each database with `logs: stream` and stores it each second. Runs in the ' +
+      'foreground, for a service manager; ends with status 0 when it is stopped (SIGTERM, SIGINT).',
+    arguments: { sources: { help: 'names from the configuration', many: true, complete: 'source' } },
+    options: {},
+    examples: [['backstock ship orders', 'every moment of one database can be restored']],
+  },
   status: {
     group: 'Every day',
     summary: 'how safe each source is: the last snapshots, what is late, what is wrong',

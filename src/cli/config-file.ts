@@ -261,6 +261,7 @@ function withAbsolutePaths(config: Config, folder: string): Config {
       ...optional('identity', repository.identity),
       ...optional('writer', repository.writer),
       ...optional('cache', repository.cache),
+      ...optional('spool', repository.spool),
       ...(passphrase !== undefined && 'file' in passphrase
         ? { passphrase: { file: at(passphrase.file) } }
         : {}),

@@ -5,6 +5,7 @@ import type { CommandModule } from './context.ts'
 export const commandModules: { readonly [N in CommandName]?: () => Promise<CommandModule<N>> } = {
   init: () => import('./commands/init.ts'),
   backup: () => import('./commands/backup.ts'),
+  ship: () => import('./commands/ship.ts'),
   snapshots: () => import('./commands/snapshots.ts'),
   ls: () => import('./commands/ls.ts'),
   cat: () => import('./commands/cat.ts'),

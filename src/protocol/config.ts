@@ -134,6 +134,11 @@ const postgresSource = z
       .enum(['none', 'stream'])
       .default('none')
       .describe('"stream": `backstock ship` keeps the log too, so that any moment can be restored.'),
+    slot: z
+      .string()
+      .regex(/^[a-z0-9_]{1,63}$/, 'must be 1 to 63 of a-z 0-9 _')
+      .default('backstock')
+      .describe('The replication slot by which the server keeps the log for us.'),
     checkpoint: z
       .enum(['fast', 'spread'])
       .default('spread')
@@ -175,6 +180,9 @@ const repository = z
     identity: path.optional().describe('The recovery kit that init wrote: reads and writes.'),
     writer: path.optional().describe('A credential that may only write (backstock key writer).'),
     passphrase: secret.optional().describe('Opens the identity file, if it is locked with a passphrase.'),
+    spool: path
+      .optional()
+      .describe('Folder for log that is not in the repository yet: it must outlive restarts.'),
     cache: path.optional().describe('Folder for what can be read again from the repository.'),
     uploadLimit: rate.optional().describe('The most to send to the store: 10MiB/s'),
   })

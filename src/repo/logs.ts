@@ -104,7 +104,7 @@ function isOfMerging({ code }: LogFinding): boolean {
  * Reads and verifies a header: one read, or two if it is very long. Fails: key.revoked, as decodeLogHeader(),
  * get().
  */
-async function readLogHeader(
+export async function readLogHeader(
   store: BlobStore,
   config: Config,
   object: Pick<BlobStat, 'name' | 'bytes'>,

@@ -1,0 +1,114 @@
+/** `backstock ship`: keeps the logs of databases until it is stopped. */
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { ship, type ShipEvent } from '../../backup/ship.ts'
+import { Failure } from '../../base/failure.ts'
+import type { PostgresSourceConfig } from '../../protocol/config.ts'
+import { connectReplication } from '../../sources/postgres/connect.ts'
+import { walSource } from '../../sources/postgres/wal-feed.ts'
+import type { InputOf } from '../commands.ts'
+import type { LoadedConfig } from '../config-file.ts'
+import type { CommandContext } from '../context.ts'
+import { formatBytes } from '../human.ts'
+import { type OpenedRepository, withRepository } from '../open-repository.ts'
+import { pickSources } from '../pick-sources.ts'
+import { postgresServer } from '../postgres-input.ts'
+import { detail, note, printEvent, printFailure, printSummary, warn } from '../print.ts'
+
+/** Log that one spool holds at most; the server keeps the rest. */
+const SPOOL_BYTES_MAX = 16 * 1024 ** 3
+
+interface Shipped {
+  readonly source: string
+  readonly config: PostgresSourceConfig
+}
+
+export async function run(context: CommandContext, input: InputOf<'ship'>): Promise<number> {
+  const loaded = await context.loadConfig()
+  const sources = shippedSources(loaded, input.sources)
+  return withRepository(context, (repository) => shipAll(context, repository, sources))
+}
+
+/** Fails: usage.invalid when a named source has no log, or none has. */
+function shippedSources(loaded: LoadedConfig, names: readonly string[]): Shipped[] {
+  const shipped: Shipped[] = []
+  const all = names.length === 0 ? Object.keys(loaded.config.sources) : names
+  for (const name of all) {
+    const config = loaded.config.sources[name]
+    if (config?.kind === 'postgres' && config.logs === 'stream') shipped.push({ source: name, config })
+    else if (names.length > 0) {
+      pickSources(loaded, [name])
+      const message = `Cannot ship the log of "${name}": its configuration does not say logs: stream`
+      throw new Failure('usage.invalid', message, { facts: { source: name } })
+    }
+  }
+  if (shipped.length > 0) return shipped
+  throw new Failure('usage.invalid', 'Cannot ship logs: no source of the configuration says logs: stream')
+}
+
+/** One that fails does not keep the others from theirs. */
+async function shipAll(
+  context: CommandContext,
+  repository: OpenedRepository,
+  sources: readonly Shipped[],
+): Promise<number> {
+  const exits = await Promise.all(sources.map((each) => shipOne(context, repository, each)))
+  const exit = Math.max(0, ...exits)
+  printSummary(context.printer, { type: 'summary', command: 'ship', sources: sources.length, exit }, [])
+  return exit
+}
+
+async function shipOne(
+  context: CommandContext,
+  { access }: OpenedRepository,
+  { source, config }: Shipped,
+): Promise<number> {
+  const { printer, clock, signal } = context
+  try {
+    const target = await postgresServer(context, source, config)
+    const feed = walSource(source, {
+      connect: () => connectReplication(target),
+      slot: config.slot,
+      spoolBytesMax: SPOOL_BYTES_MAX,
+      clock,
+    })
+    const spool = join(spoolFolder(context, await context.loadConfig()), access.config.repository, source)
+    await ship(access, feed, {
+      spool,
+      clock,
+      signal,
+      onEvent: (event) => printState(context, source, event),
+    })
+    return 0
+  } catch (error) {
+    return printFailure(printer, error)
+  }
+}
+
+/** Where log waits that is not in the repository yet: repository.spool, or the state folder of the user. */
+function spoolFolder(context: CommandContext, loaded: LoadedConfig): string {
+  const named = loaded.config.repository.spool
+  if (named !== undefined) return named
+  if (process.getuid?.() === 0) return '/var/lib/backstock/spool'
+  const home = context.env['XDG_STATE_HOME'] ?? ''
+  const state = home === '' ? join(context.env['HOME'] ?? homedir(), '.local', 'state') : home
+  return join(state, 'backstock', 'spool')
+}
+
+function printState({ printer }: CommandContext, source: string, event: ShipEvent): void {
+  const facts = 'to' in event ? { ...event, to: `${event.to}` } : event
+  printEvent(printer, { type: 'status', command: 'ship', source, ...facts })
+  if (printer.json) return
+  if (event.kind === 'connected') note(printer, `${source}: receives the log from ${event.from} on`)
+  else if (event.kind === 'branch') note(printer, `${source}: ${event.from} was left for ${event.to}`)
+  else if (event.kind === 'disconnected') warn(printer, `${source}: ${event.reason}; trying again`)
+  else if (event.kind === 'store') warn(printer, `${source}: ${event.reason}; the log waits on this host`)
+  else if (event.kind === 'stalled') {
+    const left = event.hoursLeft
+    const keeps = left === undefined ? 'as long as it has room' : `for ${left.toFixed(1)} hours more`
+    warn(printer, `${source}: ${event.reason}; the server keeps its log ${keeps}`)
+  } else {
+    const behind = event.behind > 0 ? `, ${formatBytes(event.behind)} behind` : ''
+    detail(printer, `${source}: ${event.object} of ${formatBytes(event.bytes)}${behind}`)
+  }
+}

@@ -1,0 +1,110 @@
+/** The log of a PostgreSQL cluster as the shipper takes it: the receiver, and the spool between. */
+import type { Clock } from '../../base/clock.ts'
+import type { LogFeed, LogFeedEvents, LogFeedState, LogFile, LogSource, LogStretch } from '../log-source.ts'
+import {
+  formatPosition,
+  openSpool,
+  closeSpool,
+  readHistory,
+  readSpool,
+  releaseSpool,
+  spoolRanges,
+} from './spool.ts'
+import type { Spool } from './spool.ts'
+import { receiveWal, type ConnectServer, type ReceiverState } from './wal-receiver.ts'
+
+export interface WalFeedSettings {
+  readonly connect: ConnectServer
+  readonly slot: string
+  /** Bytes of log that the spool may hold. */
+  readonly spoolBytesMax: number
+  readonly clock: Clock
+}
+
+const TIMELINE_DIGITS = 8
+
+/** `<system identifier>-<timeline, 8 hex digits>` */
+export function walBranch(systemId: string, timeline: number): string {
+  return `${systemId}-${timeline.toString(16).padStart(TIMELINE_DIGITS, '0')}`
+}
+
+/** undefined if it is no such branch. */
+export function parseWalBranch(branch: string): { systemId: string; timeline: number } | undefined {
+  const parts = /^(\d{1,20})-([0-9a-f]{8})$/.exec(branch)
+  return parts === null ? undefined : { systemId: parts[1]!, timeline: Number.parseInt(parts[2]!, 16) }
+}
+
+/** The name of a timeline's history among the files of its branch. */
+export function historyFile(timeline: number): string {
+  return `${timeline.toString(16).padStart(TIMELINE_DIGITS, '0')}.history`
+}
+
+export function walSource(name: string, settings: WalFeedSettings): LogSource {
+  return {
+    name,
+    kind: 'postgres',
+    open: (folder, events) => {
+      const spool = openSpool(folder, { bytesMax: settings.spoolBytesMax, systemId: undefined })
+      return feedOf(spool, settings, events)
+    },
+  }
+}
+
+function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents): LogFeed {
+  const branchOf = (timeline: number): string => walBranch(spool.system?.id ?? '', timeline)
+  const timelineOf = (branch: string): number => parseWalBranch(branch)?.timeline ?? 0
+  return {
+    run: (signal) => run(spool, settings, events, signal),
+    held: () =>
+      spoolRanges(spool).map(({ timeline, from, to }) => ({ branch: branchOf(timeline), from, to })),
+    files: () => historiesOf(spool, branchOf),
+    read: ({ branch, from, to }: LogStretch) => readSpool(spool, { timeline: timelineOf(branch), from, to }),
+    notes: () => new Uint8Array(0),
+    hasNews: () => false,
+    release: ({ branch, at }) => {
+      const timeline = timelineOf(branch)
+      // A record that ends behind `at` may begin in the segment before.
+      const isLast = timeline === spool.logs.at(-1)?.timeline
+      const kept = isLast ? BigInt(spool.system?.segmentBytes ?? 0) : 0n
+      releaseSpool(spool, { timeline, lsn: at - kept })
+    },
+    close: () => closeSpool(spool),
+  }
+}
+
+function historiesOf(spool: Spool, branchOf: (timeline: number) => string): LogFile[] {
+  return spool.logs.flatMap(({ timeline }) => {
+    const text = readHistory(spool, timeline)
+    if (text === undefined) return []
+    return [{ branch: branchOf(timeline), name: historyFile(timeline), bytes: Buffer.from(text, 'utf8') }]
+  })
+}
+
+async function run(
+  spool: Spool,
+  { connect, slot, clock }: WalFeedSettings,
+  events: LogFeedEvents,
+  signal: AbortSignal,
+): Promise<void> {
+  await receiveWal(
+    connect,
+    spool,
+    { slot, start: undefined, clock, signal },
+    {
+      onDurable: () => events.onMore(),
+      onMark: () => events.onMore(),
+      onTimeline: ({ from, to, switchLsn }) => {
+        const left = formatPosition({ timeline: from, lsn: switchLsn })
+        events.onState({ kind: 'branch', from: left, to: `timeline ${to}` })
+      },
+      onState: (state) => events.onState(shownState(state)),
+    },
+  )
+}
+
+function shownState(state: ReceiverState): LogFeedState {
+  if (state.kind === 'connected') return { kind: 'connected', from: formatPosition(state.from) }
+  const reason = state.reason.message
+  if (state.kind === 'disconnected') return { kind: 'disconnected', reason }
+  return { kind: 'stalled', reason, hoursLeft: state.hoursLeft }
+}
