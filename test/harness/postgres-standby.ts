@@ -1,12 +1,12 @@
 /** More servers from one: standbys that can be promoted, and copies of a data folder to go back to. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFileSync, chownSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { appendFileSync, chownSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { postgresFolder, runAs, sql, startPostgres, type PostgresServer } from './postgres.ts'
+import { postgresFolder, runAs, sql, type PostgresServer } from './postgres.ts'
 
 const READY_TO_READ = /database system is ready to accept read-only connections/
 
@@ -33,7 +33,8 @@ export async function makeStandby(primary: PostgresServer): Promise<PostgresServ
   return standby
 }
 
-async function startStandby(standby: PostgresServer): Promise<void> {
+/** Resolves when it takes connections that read. */
+export async function startStandby(standby: PostgresServer): Promise<void> {
   const { uid, gid } = statSync(standby.data)
   const child = spawn(join(postgresFolder() ?? '', 'postgres'), ['-D', standby.data], {
     uid,
@@ -55,13 +56,6 @@ async function startStandby(standby: PostgresServer): Promise<void> {
 /** Makes a standby a server of its own, on the next timeline. */
 export function promote(standby: PostgresServer): void {
   sql(standby, 'select pg_promote()')
-}
-
-/** Starts a stopped standby on the next timeline, with what it has: its primary is lost. */
-export async function startPromoted(standby: PostgresServer): Promise<void> {
-  renameSync(join(standby.data, 'standby.signal'), join(standby.data, 'recovery.signal'))
-  appendFileSync(join(standby.data, 'postgresql.conf'), "restore_command = 'false'\n")
-  await startPostgres(standby)
 }
 
 /** Kills the server and all its processes, as a crash of the system does. */

@@ -1,7 +1,7 @@
 /** A receiver of log for tests: what it says can be awaited, and what it holds compared with a server's own. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createInterface } from 'node:readline'
@@ -27,7 +27,7 @@ import {
   type TimelineSwitch,
 } from '../../src/sources/postgres/wal-receiver.ts'
 import type { CoverageMark } from '../../src/sources/postgres/wal-stream.ts'
-import { sql, type PostgresServer } from './postgres.ts'
+import { postgresFolder, sql, type PostgresServer } from './postgres.ts'
 
 export interface Receiving {
   readonly durable: LogPosition[]
@@ -41,11 +41,10 @@ export interface Receiving {
   readonly stop: () => Promise<void>
 }
 
-/** Lines that receive-worker.ts prints. */
+/** A line that receive-worker.ts prints: up to here it is durable. */
 export interface WorkerLine {
-  readonly timeline?: number
-  readonly lsn?: string
-  readonly usage?: { readonly cpuMs: number; readonly peakBytes: number }
+  readonly timeline: number
+  readonly lsn: string
 }
 
 export const SLOT = 'backstock'
@@ -176,6 +175,18 @@ export function spawnReceiver(
     for await (const line of input) yield JSON.parse(line) as WorkerLine
   }
   return { child, lines: parse() }
+}
+
+/** Four sessions that run one statement again and again. */
+export function spawnLoad(
+  server: { readonly port: number; readonly dir: string },
+  statement: string,
+): ChildProcess {
+  const script = join(server.dir, 'load.sql')
+  writeFileSync(script, `${statement};\n`)
+  const place = ['--host', '127.0.0.1', '--port', String(server.port), '--username', 'postgres']
+  const load = ['--no-vacuum', '--client', '4', '--time', '100', '--file', script, 'postgres']
+  return spawn(join(postgresFolder() ?? '', 'pgbench'), [...place, ...load], { stdio: 'ignore' })
 }
 
 export async function killChild(child: ChildProcess, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {

@@ -11,7 +11,6 @@ const control = new AbortController()
 process.once('SIGTERM', () => control.abort())
 const say = (line: WorkerLine): boolean => process.stdout.write(`${JSON.stringify(line)}\n`)
 const spool = openSpool(job.folder, { bytesMax: 1 << 30, systemId: undefined })
-const from = process.cpuUsage()
 await receiveWal(
   () => openReplication(placeOf(job)),
   spool,
@@ -30,5 +29,3 @@ await receiveWal(
   },
 )
 closeSpool(spool)
-const { user, system } = process.cpuUsage(from)
-say({ usage: { cpuMs: (user + system) / 1000, peakBytes: process.resourceUsage().maxRSS * 1024 } })

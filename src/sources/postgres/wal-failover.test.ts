@@ -7,10 +7,11 @@ import { afterEach, beforeEach, test } from 'node:test'
 import { isFailure, type FailureCode } from '../../base/failure.ts'
 import {
   copyData,
+  killPostgres,
   makeStandby,
   promote,
   restoreData,
-  startPromoted,
+  startStandby,
 } from '../../../test/harness/postgres-standby.ts'
 import {
   dropPostgres,
@@ -30,6 +31,7 @@ import {
 } from '../../../test/harness/receive-log.ts'
 import { parseHistory, parseLsn, segmentStart } from './lsn.ts'
 import { readHistory, readSpool, releaseSpool, spoolPosition, spoolRanges } from './spool.ts'
+import type { ReceiverState } from './wal-receiver.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
 const SEGMENT_BYTES = 1 << 20
@@ -57,6 +59,10 @@ async function standbyOf(primary: PostgresServer): Promise<PostgresServer> {
   const standby = await makeStandby(primary)
   servers.push(standby)
   return standby
+}
+
+function isWaitingForStandby(state: ReceiverState): boolean {
+  return state.kind === 'disconnected' && state.reason.message.endsWith('(a standby)')
 }
 
 function failsWith(code: FailureCode, pattern: RegExp) {
@@ -112,10 +118,12 @@ test(
       for (let nth = 0; nth < 3; nth++)
         sql(primary, 'insert into t select generate_series(1, 20000)', 'select pg_switch_wal()')
       const lost = await untilCaughtUp(receiving, primary)
-      // The primary's process is gone, so the standby starts as it was.
-      await stopPostgres(primary, 'SIGQUIT')
-      await startPromoted(standby)
+      await killPostgres(primary)
+      // It comes up as it was; a standby that is behind is waited for.
+      await startStandby(standby)
       inCharge = standby
+      await receiving.until(() => receiving.states.some(isWaitingForStandby))
+      promote(standby)
       sql(standby, 'insert into t select generate_series(1, 1000)')
       await receiving.until(() => receiving.durable.at(-1)!.timeline === 2)
       const end = await untilCaughtUp(receiving, standby)

@@ -1,6 +1,6 @@
 /** The receiver against real servers: every byte that it says is durable is the server's own. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
@@ -31,15 +31,19 @@ import {
   placeOf,
   receiveFrom,
   SLOT,
+  spawnLoad,
   spawnReceiver,
   untilCaughtUp,
   withSpool,
 } from '../../../test/harness/receive-log.ts'
 import { growDisk, mountDisk, unmountDisk } from '../../../test/harness/small-disk.ts'
-import { parseLsn, type Lsn } from './lsn.ts'
+import { parseLsn, segmentName, type Lsn } from './lsn.ts'
 import { openReplication, type Replication } from './replication.ts'
 import { readSpool, releaseSpool, spoolPosition, spoolRanges } from './spool.ts'
+import { eventOf } from './wal-events.ts'
+import { feedWal, newWalReader } from './wal-reader.ts'
 import { receiveWal } from './wal-receiver.ts'
+import { decodeRecord, newWalRecord } from './wal-record.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
 const SEGMENT_BYTES = 1n << 20n
@@ -138,25 +142,28 @@ test('a lost server is told and waited for', { skip, timeout: 60_000 }, async ()
 test(
   'what a killed receiver said is durable is there, nothing is skipped, nothing is doubled',
   { skip, timeout: 120_000 },
-  async () => {
+  async (t) => {
     const from = await makeServer()
-    sql(from, 'create table t (i int, note text)')
+    sql(from, 'create table t (i serial, note text)')
     let said: Lsn = 0n
     for (let round = 0; round < 5; round++) {
+      const load = spawnLoad(from, "insert into t (note) select repeat('x', (random() * 3000)::int)")
       const { child, lines } = spawnReceiver(folder, from)
-      sql(from, "insert into t select i, repeat('x', i % 500) from generate_series(1, 20000) i")
+      t.after(() => Promise.all([killChild(child), killChild(load)]))
+      // Amid the load, at another place each time.
+      const killAt = 1 + randomBytes(1)[0]!
+      t.diagnostic(`round ${round}: killed after ${killAt} times`)
       let count = 0
       for await (const { lsn } of lines) {
-        said = parseLsn(lsn!)
-        // Amid the load, at another place each time.
-        if (++count > 3 * round) break
-        sql(from, "insert into t select i, 'y' from generate_series(1, 1000) i")
+        said = parseLsn(lsn)
+        if (++count !== killAt) continue
+        // By turns the receiver, the server, both.
+        if (round % 3 !== 1) child.kill('SIGKILL')
+        if (round % 3 !== 0) await killPostgres(from)
+        if (round % 3 === 1) child.kill('SIGTERM')
       }
-      await killChild(child)
-      if (round === 2) {
-        await killPostgres(from)
-        await startPostgres(from)
-      }
+      await Promise.all([killChild(child), killChild(load)])
+      if (round % 3 !== 0) await startPostgres(from)
       await withSpool(folder, (spool) => {
         // Half of a record has no checksum: it is there, but only sound when it came again.
         const { received, end } = spool.logs[0]!
@@ -168,8 +175,7 @@ test(
       const receiving = receiveFrom(() => from, spool)
       const end = await untilCaughtUp(receiving, from)
       await receiving.stop()
-      compareWithServer(spool, from, 1, end)
-      assert.equal(flushedEnd(from) >= end, true)
+      assert.ok(compareWithServer(spool, from, 1, end) > 1_000_000)
     })
   },
 )
@@ -308,7 +314,7 @@ test('log with a hole is refused, and asked for again', { timeout: 60_000 }, asy
     assert.deepEqual(readSpool(spool, spoolRanges(spool)[0]!), log)
   })
   const starting = server.commands.filter((command) => command.startsWith('START'))
-  assert.equal(starting[1], `START_REPLICATION SLOT ${SLOT} PHYSICAL 0/1000000 TIMELINE 1`)
+  assert.equal(starting[1], `START_REPLICATION SLOT "${SLOT}" PHYSICAL 0/1000000 TIMELINE 1`)
 })
 
 test('a server that falls silent is given up and tried again', { timeout: 60_000 }, async (t) => {
@@ -347,5 +353,87 @@ test('an event that throws ends the receiver with what it threw', { timeout: 60_
     const events = { onDurable, onMark: silent, onTimeline: silent, onState: silent }
     const connect = (): Promise<Replication> => openReplication(placeOf(server))
     await assert.rejects(receiveWal(connect, spool, settings, events), /a bug/)
+  })
+})
+
+test('a receiver with an empty spool begins where it is told', { skip, timeout: 60_000 }, async () => {
+  const from = await makeServer()
+  sql(from, `select pg_create_physical_replication_slot('${SLOT}')`, 'create table t (i int)')
+  const lsn = flushedEnd(from)
+  sql(from, 'insert into t select generate_series(1, 60000)', 'select pg_switch_wal()', 'checkpoint')
+  // The slot was not used yet: it keeps nothing, but nothing was promised either.
+  await withSpool(folder, async (spool) => {
+    const fresh = receiveFrom(() => from, spool)
+    await untilCaughtUp(fresh, from)
+    await fresh.stop()
+    assert.ok(spoolRanges(spool)[0]!.from > lsn)
+  })
+  rmSync(folder, { recursive: true })
+  await withSpool(folder, async (spool) => {
+    const told = receiveFrom(() => from, spool, { start: { timeline: 1, lsn } })
+    const end = await untilCaughtUp(told, from)
+    await told.stop()
+    assert.equal(spoolRanges(spool)[0]!.from, lsn - (lsn % SEGMENT_BYTES))
+    compareWithServer(spool, from, 1, end)
+  })
+})
+
+test('commits that wait for the receiver are in the spool', { skip, timeout: 60_000 }, async (t) => {
+  const from = await makeServer()
+  sql(from, 'create table t (i int)')
+  const { child, lines } = spawnReceiver(folder, from)
+  t.after(() => killChild(child))
+  for await (const _ of lines) break
+  sql(from, "alter system set synchronous_standby_names = '*'", 'select pg_reload_conf()')
+  const acknowledged: number[] = []
+  for (let nth = 0; nth < 25; nth++)
+    acknowledged.push(
+      Number(sql(from, 'begin', 'insert into t values (1)', 'select txid_current()', 'commit')[0]),
+    )
+  await Promise.all([killChild(child), killPostgres(from)])
+  await withSpool(folder, (spool) => {
+    const [range] = spoolRanges(spool)
+    const record = newWalRecord()
+    const commits = new Set<number>()
+    const reader = newWalReader({
+      from: range!.from,
+      segmentBytes: Number(SEGMENT_BYTES),
+      checkCrc: true,
+      onRecord: (bytes, at, length) => {
+        decodeRecord(record, bytes, { at, length }, from.major)
+        const event = eventOf(record, from.major)
+        if (event?.kind === 'commit') commits.add(event.end.xid)
+      },
+    })
+    feedWal(reader, readSpool(spool, range!))
+    assert.deepEqual(
+      acknowledged.filter((xid) => !commits.has(xid)),
+      [],
+    )
+  })
+})
+
+test('a server may remove the segment that would be compared', { skip, timeout: 60_000 }, async () => {
+  const from = await makeServer(1, 'min_wal_size = 2MB')
+  sql(from, "alter system set wal_keep_size = '0'", 'select pg_reload_conf()')
+  await withSpool(folder, async (spool) => {
+    const first = receiveFrom(() => from, spool)
+    sql(from, 'create table t as select generate_series(1, 60000) i', 'select pg_switch_wal()')
+    sql(from, 'insert into t values (1)')
+    await untilCaughtUp(first, from)
+    await first.stop()
+  })
+  // Now it ends with a whole segment, and the server keeps what follows.
+  rmSync(segmentEnd(folder))
+  sql(from, 'checkpoint', 'select pg_switch_wal()', 'checkpoint')
+  await withSpool(folder, async (spool) => {
+    const { lsn } = spoolPosition(spool)!
+    assert.equal(lsn % SEGMENT_BYTES, 0n)
+    assert.ok(!existsSync(join(from.data, 'pg_wal', segmentName(1, lsn - 1n, Number(SEGMENT_BYTES)))))
+    const second = receiveFrom(() => from, spool)
+    await untilCaughtUp(second, from)
+    await second.stop()
+    const starts = second.states.map((state) => state.kind === 'connected' && state.from.lsn)
+    assert.deepEqual(starts, [lsn - SEGMENT_BYTES, lsn])
   })
 })

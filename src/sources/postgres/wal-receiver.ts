@@ -68,7 +68,10 @@ export interface TimelineSwitch {
 export interface ReceiverEvents {
   readonly onDurable: (position: LogPosition & { readonly systemId: string }) => void
   readonly onMark: (mark: CoverageMark) => void
-  /** Its history file is durable; nothing of the new timeline came yet. */
+  /**
+   * Its history file is durable; nothing of the new timeline came yet. Not told again after a crash:
+   * spoolRanges() and readHistory() say what there is at the start.
+   */
   readonly onTimeline: (step: TimelineSwitch) => void
   readonly onState: (state: ReceiverState) => void
 }
@@ -129,8 +132,8 @@ export async function receiveWal(
     try {
       await receiveOnce(receiver)
     } catch (error) {
-      const isPassing = PASSING.some((code) => isFailure(error, code))
-      if (!isPassing || !isFailure(error)) throw error
+      if (signal.aborted && isFailure(error, 'cancelled')) return
+      if (!isFailure(error) || !PASSING.some((code) => error.code === code)) throw error
       if (signal.aborted) return
       tellState(receiver, error)
       await pauseReceiver(receiver)
@@ -143,20 +146,53 @@ async function receiveOnce(receiver: Receiver): Promise<void> {
   const { spool, settings } = receiver
   const replication = await receiver.connect(settings.signal)
   try {
-    const server = await identifyServer(replication)
-    const { id } = bindSpool(spool, server)
-    receiver.keepBytes = await slotKeepBytes(replication)
-    noteServerEnd(receiver, server.end)
-    const shortage = spoolShortage(spool)
-    if (shortage !== undefined) throw shortage
-    const slot = await ensureSlot(replication, settings.slot)
-    const from = beginAt(receiver, server, slot)
-    const switchLsn = await checkServer(receiver, replication, server, from)
-    const task = streamTask(receiver, replication, id)
-    let at: LogPosition | undefined = await followTimeline(receiver, task, startsAt(spool, from, switchLsn))
+    const { systemId, starts } = await withDeadline(receiver, replication, () =>
+      prepare(receiver, replication),
+    )
+    const task = streamTask(receiver, replication, systemId)
+    let at: LogPosition | undefined = await followTimeline(receiver, task, starts)
     while (at !== undefined) at = await followTimeline(receiver, task, [at])
+    if (!settings.signal.aborted)
+      throw new Failure('source.failed', `Cannot receive log for "${spool.folder}": the server sends no more`)
   } finally {
     closeReplication(replication)
+  }
+}
+
+/** Everything before the stream: where to begin, if it may begin. */
+async function prepare(
+  receiver: Receiver,
+  replication: Replication,
+): Promise<{ systemId: string; starts: LogPosition[] }> {
+  const { spool, settings } = receiver
+  const server = await identifyServer(replication)
+  bindSpool(spool, server)
+  receiver.keepBytes = await slotKeepBytes(replication)
+  noteServerEnd(receiver, server.end)
+  const shortage = spoolShortage(spool)
+  if (shortage !== undefined) throw shortage
+  const slot = await ensureSlot(replication, settings.slot)
+  const from = beginAt(receiver, server, slot)
+  const switchLsn = await checkServer(receiver, replication, server, from)
+  return { systemId: server.systemId, starts: startsAt(spool, from, switchLsn) }
+}
+
+/** Commands have no end of their own on a line that is dead. */
+async function withDeadline<T>(
+  { timing, settings }: Receiver,
+  { socket }: Replication,
+  body: () => Promise<T>,
+): Promise<T> {
+  const cut = (): void => {
+    socket.destroy()
+  }
+  const timer = setTimeout(cut, timing.silenceMs)
+  settings.signal.addEventListener('abort', cut)
+  try {
+    return await body()
+  } finally {
+    clearTimeout(timer)
+    settings.signal.removeEventListener('abort', cut)
   }
 }
 
@@ -165,7 +201,10 @@ function beginAt({ spool, settings }: Receiver, server: ServerState, slot: SlotS
   const position = spoolPosition(spool) ?? settings.start
   if (position !== undefined && slot.isLost)
     throw gapFailure(position, `the server keeps no log for the slot "${settings.slot}" any more`)
-  return position ?? slot.restart ?? { timeline: server.timeline, lsn: server.end }
+  if (position !== undefined) return position
+  const { timeline, lsn } = slot.restart ?? { timeline: server.timeline, lsn: server.end }
+  // A slot may begin where a checkpoint will be, a little after what the server has written.
+  return { timeline, lsn: segmentStart(lsn, server.segmentBytes) }
 }
 
 /**
@@ -238,7 +277,9 @@ async function followTimeline(
   }
   if (left === undefined) return undefined
   const { spool, events } = receiver
-  const { text } = await fetchHistory(task.replication, left.timeline)
+  const { replication } = task
+  const next = left.timeline
+  const { text } = await withDeadline(receiver, replication, () => fetchHistory(replication, next))
   saveHistory(spool, left.timeline, text)
   events.onTimeline({ from: start.timeline, to: left.timeline, switchLsn: left.lsn, history: text })
   const { segmentBytes = 1 } = spool.system ?? {}

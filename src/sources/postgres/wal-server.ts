@@ -64,7 +64,7 @@ export async function isStandby(replication: Replication): Promise<boolean> {
 
 /** Makes the slot if it is missing; log from now on is kept then. Never drops one. Fails: source.failed. */
 export async function ensureSlot(replication: Replication, slot: string): Promise<SlotState> {
-  assert(SLOT_NAME.test(slot), 'a slot has a name that needs no quotes')
+  assert(SLOT_NAME.test(slot), 'a slot has a name that the server takes')
   const found = await readSlot(replication, slot)
   if (found !== undefined) return found
   const isNew = await createSlot(replication, slot)
@@ -76,7 +76,7 @@ export async function ensureSlot(replication: Replication, slot: string): Promis
 /** undefined: there is none, or the server, before version 15, does not know the command. */
 async function readSlot(replication: Replication, slot: string): Promise<SlotState | undefined> {
   try {
-    const [row] = await runCommand(replication, `READ_REPLICATION_SLOT ${slot}`)
+    const [row] = await runCommand(replication, `READ_REPLICATION_SLOT "${slot}"`)
     const [type, lsn, timeline] = row ?? []
     if (type === null || type === undefined) return undefined
     if (lsn === null || lsn === undefined) return { restart: undefined, isLost: true }
@@ -90,7 +90,7 @@ async function readSlot(replication: Replication, slot: string): Promise<SlotSta
 /** Returns whether it was missing. */
 async function createSlot(replication: Replication, slot: string): Promise<boolean> {
   try {
-    await runCommand(replication, `CREATE_REPLICATION_SLOT ${slot} PHYSICAL RESERVE_WAL`)
+    await runCommand(replication, `CREATE_REPLICATION_SLOT "${slot}" PHYSICAL RESERVE_WAL`)
     return true
   } catch (error) {
     if (sqlStateOf(error) === DUPLICATE_OBJECT) return false

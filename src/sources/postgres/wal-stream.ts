@@ -97,7 +97,7 @@ export async function streamWal(task: StreamTask): Promise<LogPosition | undefin
   const stop = (): void => stopStream(stream)
   const timer = setInterval(() => tickStream(stream), task.timing.tickMs)
   signal.addEventListener('abort', stop)
-  const sql = `START_REPLICATION SLOT ${slot} PHYSICAL ${formatLsn(start.lsn)} TIMELINE ${start.timeline}`
+  const sql = `START_REPLICATION SLOT "${slot}" PHYSICAL ${formatLsn(start.lsn)} TIMELINE ${start.timeline}`
   try {
     const [next] = await runCommand(replication, sql, {
       onCopyBoth: () => guarded(stream, () => task.onStreaming(start)),
