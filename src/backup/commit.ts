@@ -67,6 +67,7 @@ export async function commit(
     refs: saved.refs,
     tags: run.options.tags,
     totals: { ...saved.totals, problems: saved.problems.length },
+    ...logOf(view),
     ...details,
   }
   const object = encodeSigned({ ...place, payload: parseSnapshot(payload, name) }, signingSeedOf(run.keys))
@@ -115,6 +116,13 @@ async function putSnapshot(store: BlobStore, name: string, object: Buffer): Prom
   } catch (error) {
     if ((await store.stat(name).catch(() => undefined))?.bytes !== object.length) throw error
   }
+}
+
+function logOf(view: SourceView): Pick<Snapshot, 'log'> {
+  const range = view.logRange()
+  if (range === undefined) return {}
+  const { branch, from, to, included } = range
+  return { log: { branch, from: `${from}`, to: `${to}`, included } }
 }
 
 function detailsOf(run: BackupRun, view: SourceView, saved: SavedTree): SnapshotDetails {

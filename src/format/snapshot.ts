@@ -55,6 +55,16 @@ export interface SnapshotTotals extends Readonly<Record<string, number>> {
   readonly others: number
 }
 
+/** Positions of a change stream (format.md, section 9): the backup is of use only with the log between. */
+export interface SnapshotLog {
+  readonly branch: string
+  /** Decimal. */
+  readonly from: string
+  readonly to: string
+  /** The snapshot itself holds the log between. */
+  readonly included: boolean
+}
+
 export interface Snapshot {
   readonly type: 'snapshot'
   readonly version: number
@@ -84,6 +94,8 @@ export interface Snapshot {
   readonly epoch: number
   readonly tags: readonly string[]
   readonly totals: SnapshotTotals
+  /** Where the source's log was when the backup began and ended; absent for sources without one. */
+  readonly log?: SnapshotLog | undefined
   /** Base64 of the sealed SnapshotDetails. */
   readonly sealed: string
 }
@@ -124,6 +136,7 @@ const owners = z
   .refine((record) => Object.keys(record).length <= SNAPSHOT_LIMITS.owners, 'has too many entries')
 
 const entries = count.max(SNAPSHOT_LIMITS.entries)
+const position = z.string().regex(/^[0-9]{1,20}$/, 'must be a position')
 
 const snapshotShape: z.ZodType<Snapshot> = z.looseObject({
   type: z.literal('snapshot'),
@@ -161,6 +174,14 @@ const snapshotShape: z.ZodType<Snapshot> = z.looseObject({
     .object({ files: entries, directories: entries, others: entries })
     .catchall(count)
     .refine((record) => Object.keys(record).length <= SNAPSHOT_LIMITS.totals, 'has too many entries'),
+  log: z
+    .looseObject({
+      branch: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, 'must be a log branch'),
+      from: position,
+      to: position,
+      included: z.boolean(),
+    })
+    .optional(),
   sealed: z
     .string()
     .max(SNAPSHOT_LIMITS.sealedBytes)

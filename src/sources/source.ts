@@ -5,6 +5,7 @@
 import type { FileEntry } from '../base/file-entry.ts'
 import type { FileProblem } from './files/problem.ts'
 import type { WalkEvent } from './files/walk.ts'
+import type { LogStretch } from './log-source.ts'
 import type { ChecksumRule } from './postgres/page-check.ts'
 
 /** What the latest snapshot of this source held, for the driver to notice a source that is suddenly gone. */
@@ -77,6 +78,12 @@ export interface Delivery {
   deliver(receiver: Receiver, signal: AbortSignal | undefined): Promise<void>
 }
 
+/** Positions of a log (log-source.ts). */
+export interface SourceLogRange extends LogStretch {
+  /** The files that were read hold the log between. */
+  readonly included: boolean
+}
+
 export interface SourceView {
   /** Raw paths that are backed up, for people. */
   readonly roots: readonly string[]
@@ -92,6 +99,8 @@ export interface SourceView {
     readonly users: Readonly<Record<string, string>>
     readonly groups: Readonly<Record<string, string>>
   }
+  /** Where the log was when the reading began and ended, once all of it is read; undefined: there is none. */
+  logRange(): SourceLogRange | undefined
   /** What was read below each root, once all entries are; empty for a source without folders. */
   rootCounts(): SourceBefore['roots']
   /** Ends the reading; also after a failure. Returns what went wrong late. */

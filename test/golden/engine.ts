@@ -54,7 +54,7 @@ function sourceOf(dir: string): Source {
     begin: () => Promise.resolve({
       roots: [dir], excludes: [], entries: () => walkFiles({ paths: [dir] }), pageBytesOf: () => -1,
       ignoreInode: false, owners: () => ({ users: { 0: 'root' }, groups: { 0: 'root' } }),
-      rootCounts: () => ({}), end: () => Promise.resolve([]),
+      logRange: () => undefined, rootCounts: () => ({}), end: () => Promise.resolve([]),
     }),
   }
 }

@@ -122,6 +122,7 @@ export function folderSource(path: string, view: Partial<SourceView> & { name?: 
         pageBytesOf: () => -1,
         ignoreInode: false,
         owners: () => ({ users: {}, groups: {} }),
+        logRange: () => undefined,
         rootCounts: () => ({}),
         end: () => Promise.resolve([]),
         ...rest,

@@ -96,6 +96,7 @@ function beginFiles(
       users: namesById('/etc/passwd', reading.uids),
       groups: namesById('/etc/group', reading.gids),
     }),
+    logRange: () => undefined,
     rootCounts: () => Object.fromEntries(rootCounts),
     end: () => Promise.resolve([]),
   }

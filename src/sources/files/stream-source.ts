@@ -32,6 +32,7 @@ export function streamSource(name: string, settings: StreamSettings): Source {
         pageBytesOf: () => 0,
         ignoreInode: true,
         owners: () => ({ users: {}, groups: {} }),
+        logRange: () => undefined,
         rootCounts: () => ({}),
         end: () => Promise.resolve([]),
       }),

@@ -8,13 +8,22 @@ import type { FileEntry } from '../../base/file-entry.ts'
 import { describeError, Failure } from '../../base/failure.ts'
 import { randomHex } from '../../base/random.ts'
 import type { FileProblem } from '../files/problem.ts'
-import type { DamagedPages, Delivery, PageFormat, Receiver, Source, SourceView } from '../source.ts'
+import type {
+  DamagedPages,
+  Delivery,
+  PageFormat,
+  Receiver,
+  Source,
+  SourceLogRange,
+  SourceView,
+} from '../source.ts'
 import { runBaseBackup, type BaseBackup } from './base-backup.ts'
 import { CLUSTER_PATHS } from './cluster-paths.ts'
 import type { Lsn } from './lsn.ts'
 import { PAGE_BYTES } from './page-checksum.ts'
 import { closeReplication, resumeReplication, runCommand, type Replication } from './replication.ts'
 import type { TarMember } from './tar-reader.ts'
+import { walBranch } from './wal-branch.ts'
 
 export interface PostgresSettings {
   /** Logs in for replication; called once each backup. */
@@ -87,12 +96,19 @@ function viewOf(reading: Reading): SourceView {
     pageBytesOf: () => 0,
     ignoreInode: true,
     owners: () => ({ users: {}, groups: {} }),
+    logRange: () => logRangeOf(reading),
     rootCounts: () => ({}),
     end: () => {
       closeReplication(reading.server.replication)
       return Promise.resolve(reading.damaged.map(damageProblem))
     },
   }
+}
+
+function logRangeOf({ backup, server }: Reading): SourceLogRange | undefined {
+  if (backup === undefined) return undefined
+  const { timeline, start, end } = backup
+  return { branch: walBranch(server.systemId, timeline), from: start, to: end, included: true }
 }
 
 /** Fails: source.failed. */

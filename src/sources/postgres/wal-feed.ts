@@ -11,6 +11,7 @@ import {
   spoolRanges,
 } from './spool.ts'
 import type { Spool } from './spool.ts'
+import { historyFile, parseWalBranch, walBranch } from './wal-branch.ts'
 import { receiveWal, type ConnectServer, type ReceiverState } from './wal-receiver.ts'
 
 export interface WalFeedSettings {
@@ -19,24 +20,6 @@ export interface WalFeedSettings {
   /** Bytes of log that the spool may hold. */
   readonly spoolBytesMax: number
   readonly clock: Clock
-}
-
-const TIMELINE_DIGITS = 8
-
-/** `<system identifier>-<timeline, 8 hex digits>` */
-export function walBranch(systemId: string, timeline: number): string {
-  return `${systemId}-${timeline.toString(16).padStart(TIMELINE_DIGITS, '0')}`
-}
-
-/** undefined if it is no such branch. */
-export function parseWalBranch(branch: string): { systemId: string; timeline: number } | undefined {
-  const parts = /^(\d{1,20})-([0-9a-f]{8})$/.exec(branch)
-  return parts === null ? undefined : { systemId: parts[1]!, timeline: Number.parseInt(parts[2]!, 16) }
-}
-
-/** The name of a timeline's history among the files of its branch. */
-export function historyFile(timeline: number): string {
-  return `${timeline.toString(16).padStart(TIMELINE_DIGITS, '0')}.history`
 }
 
 export function walSource(name: string, settings: WalFeedSettings): LogSource {
