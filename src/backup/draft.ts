@@ -1,4 +1,5 @@
 /** The making of one segment's content: a lane's equipment, and the draft of chunks and extents it fills. */
+import type { KeyObject } from 'node:crypto'
 import { readSync } from 'node:fs'
 import { newWriter } from '../base/bytes.ts'
 import type { Clock } from '../base/clock.ts'
@@ -14,7 +15,8 @@ export interface Lane {
   readonly sizes: ChunkSizes
   readonly runBytes: number
   readonly inlineBytesMax: number
-  readonly pageKey: Uint8Array
+  /** A KeyObject: with raw bytes a hash of a page takes three times as long. */
+  readonly pageKey: KeyObject
   readonly window: Buffer
   readonly clock: Clock
   /** Of page files in this backup: what changed pages took, and what rewriting runs did (page-patch.ts). */
