@@ -44,7 +44,7 @@ import type { Source, SourceBefore } from '../sources/source.ts'
 import { adoptedBytes, adoptSession, type Adopted } from './adopt.ts'
 import { commit, signingSeedOf } from './commit.ts'
 import { closeEngine, flushEngine, openEngine, type Engine } from './engine.ts'
-import { planBackup, type BackupPlan, type WantedKind } from './parent.ts'
+import { planBackup, planFull, type BackupPlan, type WantedKind } from './parent.ts'
 import { cancellableStore, discardingStore } from './run-store.ts'
 import { saveRefs } from './save-refs.ts'
 import { saveTree, type SavedTree } from './save-tree.ts'
@@ -122,7 +122,7 @@ export async function backup(
       domain: domain.id,
       source: source.name,
     })
-    const plan = planBackup(options.kind, history)
+    const plan = (source.increments ? planBackup : planFull)(options.kind, history)
     // Refuses what is unmounted or suddenly empty.
     const view = await source.begin(plan.head && beforeOf(plan.head, host))
     let ended: Promise<readonly FileProblem[]> | undefined

@@ -2,7 +2,7 @@ import { strict as assert } from 'node:assert'
 import { test } from 'node:test'
 import type { SnapshotKind } from '../format/snapshot.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
-import { planBackup } from './parent.ts'
+import { planBackup, planFull } from './parent.ts'
 
 /** A stream: each snapshot builds on the one before, a differential on its full. `bytes`: of its own pack set. */
 function streamOf(given: readonly (readonly [kind: SnapshotKind, bytes: number])[]): StoredSnapshot[] {
@@ -108,4 +108,18 @@ test('planBackup(): auto begins a new generation when the old one has grown as l
     streamOf([['full', 1e6], ...Array.from({ length: count }, () => ['incremental', 1] as const)])
   assert.equal(planBackup('auto', long(99)).kind, 'incremental')
   assert.equal(planBackup('auto', long(100)).kind, 'full')
+})
+
+test('planFull() never builds on an earlier backup, and says so where one was asked for', () => {
+  const history = streamOf([
+    ['full', 10],
+    ['incremental', 1],
+  ])
+  assert.equal(planFull('auto', history).because, undefined)
+  for (const wanted of ['incremental', 'differential'] as const) {
+    const plan = planFull(wanted, history)
+    assert.deepEqual([plan.kind, plan.parent, plan.lineage.length], ['full', undefined, 0])
+    assert.match(plan.because ?? '', /only full backups/)
+    assert.equal(plan.head?.id, 's1')
+  }
 })

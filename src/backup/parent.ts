@@ -59,6 +59,13 @@ export function planBackup(wanted: WantedKind, history: readonly StoredSnapshot[
   return { kind: 'incremental', parent: head, full, lineage: head.lineage, head, because: undefined }
 }
 
+/** For sources whose backups do not build on each other. */
+export function planFull(wanted: WantedKind, history: readonly StoredSnapshot[]): BackupPlan {
+  const plan = planBackup('full', history)
+  if (wanted === 'auto' || wanted === 'full') return plan
+  return { ...plan, because: 'sources of its kind have only full backups in this version' }
+}
+
 function isGenerationOld(ordered: readonly StoredSnapshot[], full: StoredSnapshot): boolean {
   const later = ordered.filter(
     (snapshot) => snapshot.generation === full.generation && snapshot.id !== full.id,

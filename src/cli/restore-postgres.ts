@@ -8,7 +8,9 @@ import {
   type ClusterRestoreSummary,
   type RestoredCluster,
 } from '../recovery/restore-cluster.ts'
+import type { RecoveryGoal } from '../recovery/cluster-log.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
+import { formatLsn, parseLsn } from '../sources/postgres/lsn.ts'
 import type { InputOf } from './commands.ts'
 import type { CommandContext } from './context.ts'
 import { formatBytes, formatCounted, formatDuration } from './human.ts'
@@ -35,6 +37,8 @@ export async function restorePostgres(
     const summary = await restoreCluster(repository.access, repository.host, snapshot, {
       to,
       tablespaceMap: tablespaceMapOf(input.tablespaceMap),
+      goal: goalOf(input),
+      timeline: timelineOf(input.timeline),
       dryRun: input.dryRun,
       noOwner: input.noOwner,
       workers: repository.workers,
@@ -47,6 +51,24 @@ export async function restorePostgres(
   } finally {
     endProgress(progress)
   }
+}
+
+/** A snapshot by name is meant as it is; else as far as the log goes. Fails: usage.invalid. */
+function goalOf({ lsn, exclusive, immediate, snapshot }: InputOf<'restore'>): RecoveryGoal | undefined {
+  if (lsn !== undefined) return { kind: 'lsn', lsn: parseLsn(lsn), isExclusive: exclusive }
+  if (exclusive) {
+    const must = 'it must come with a position, such as --lsn'
+    throw new Failure('usage.invalid', `Cannot use --exclusive: ${must}`)
+  }
+  return immediate || snapshot !== undefined ? undefined : { kind: 'latest' }
+}
+
+/** Fails: usage.invalid. */
+function timelineOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const timeline = Number(text)
+  if (Number.isInteger(timeline) && timeline > 0 && timeline < 2 ** 32) return timeline
+  throw new Failure('usage.invalid', `Cannot use --timeline ${text}: it must be a number from 1 on`)
 }
 
 /** Fails: usage.invalid. */
@@ -75,7 +97,7 @@ function tablespaceMapOf(pairs: readonly string[]): Map<string, string> {
 function printRestored(
   context: CommandContext,
   snapshot: StoredSnapshot,
-  { cluster, parts }: ClusterRestoreSummary,
+  { cluster, parts, recovery }: ClusterRestoreSummary,
   { to, dryRun }: { readonly to: string; readonly dryRun: boolean },
 ): number {
   const { printer } = context
@@ -112,6 +134,7 @@ function printRestored(
     ...counts,
     ...rebuiltFacts(parts[0]?.rebuilt ?? []),
     ...(missing === 0 && !dryRun ? { start: command } : {}),
+    ...recoveryFacts(recovery),
     seconds: Math.round(seconds * 1000) / 1000,
     exit,
   } as const
@@ -121,9 +144,33 @@ function printRestored(
   if (missing > 0) {
     const lost = formatCounted(missing, 'entry', 'entries')
     lines.push(`${lost} could not be restored: without pg_control no server starts on what is there.`)
-  } else if (!dryRun) lines.push(`Start it with: ${command}`)
+  } else {
+    if (recovery !== undefined) lines.push(recoveryText(recovery, dryRun))
+    if (!dryRun) lines.push(`Start it with: ${command}`)
+  }
   printSummary(printer, event, lines)
   return exit
+}
+
+function recoveryFacts(recovery: ClusterRestoreSummary['recovery']): object {
+  if (recovery === undefined) return {}
+  const { target, bytes } = recovery
+  const to = target && {
+    lsn: formatLsn(target.lsn),
+    inclusive: target.isInclusive,
+    timeline: target.timeline,
+  }
+  return { recovery: { logBytes: bytes, ...to } }
+}
+
+function recoveryText(
+  { target, bytes }: NonNullable<ClusterRestoreSummary['recovery']>,
+  dryRun: boolean,
+): string {
+  const log = formatBytes(bytes)
+  if (target === undefined) return `${dryRun ? 'Would add' : 'Added'} ${log} of log`
+  const upTo = target.isInclusive ? 'with' : 'up to'
+  return `The server will recover ${log} of log, ${upTo} ${formatLsn(target.lsn)} on timeline ${target.timeline}`
 }
 
 type Problems = 'damaged' | 'unreadable' | 'failed' | 'problems'

@@ -152,8 +152,20 @@ function reportHidden(
 
 function checkCounters(findings: Findings, stream: Stream): void {
   let [expected, before] = [1, undefined as StoredSnapshot | undefined]
+  /** Those of this number so far, and all of the number before. */
+  let twins: StoredSnapshot[] = []
+  let earlier: StoredSnapshot[] = []
   for (const snapshot of stream) {
     const { counter, name: object, id } = snapshot
+    if (before?.counter !== counter) {
+      earlier = before?.counter === counter - 1 ? twins : []
+      twins = []
+    }
+    twins.push(snapshot)
+    if (earlier.length > 0 && !earlier.some((each) => each.sha256 === snapshot.previous)) {
+      const message = `${object} does not follow ${earlier.at(-1)?.id}: one of them was replaced`
+      addFinding(findings, 'stream.previous', message, { object, snapshots: [id] })
+    }
     if (before?.counter === counter) {
       addForkFinding(findings, before, snapshot)
       continue
@@ -162,13 +174,6 @@ function checkCounters(findings: Findings, stream: Stream): void {
       const gap = counter - 1 === expected ? `number ${expected}` : `numbers ${expected} to ${counter - 1}`
       const message = `${gap} of "${snapshot.source}" is not there: expired, forgotten or lost`
       addFinding(findings, 'stream.gap', message, { object })
-    }
-    if (before !== undefined && before.counter === counter - 1 && snapshot.previous !== before.sha256) {
-      const twins = stream.filter((each) => each.counter === counter - 1)
-      if (!twins.some((each) => each.sha256 === snapshot.previous)) {
-        const message = `${object} does not follow ${before.id}: one of them was replaced`
-        addFinding(findings, 'stream.previous', message, { object, snapshots: [id] })
-      }
     }
     expected = counter + 1
     before = snapshot

@@ -21,6 +21,15 @@ import {
   type SnapshotReader,
 } from '../repo/tree-reader.ts'
 import { CLUSTER_PATHS } from '../sources/postgres/cluster-paths.ts'
+import { isSegmentBytes } from '../sources/postgres/lsn.ts'
+import {
+  planRecovery,
+  writeRecoveryLog,
+  type RecoveryGoal,
+  type RecoveryPlan,
+  type RecoveryTarget,
+} from './cluster-log.ts'
+import { writeRecoverySettings } from './recovery-settings.ts'
 import { restore, type RestoreOptions, type RestoreSummary } from './restore.ts'
 import { previewMarker } from './restore-marker.ts'
 
@@ -29,8 +38,10 @@ export interface ClusterRestoreOptions {
   readonly to: string
   /** New places of tablespaces by their old ones. */
   readonly tablespaceMap: ReadonlyMap<string, string>
-  /** Runs when all but `pg_control` is there: settings for the recovery. */
-  readonly prepare?: ((cluster: RestoredCluster) => void) | undefined
+  /** How far beyond the backup to go; undefined: not at all. */
+  readonly goal: RecoveryGoal | undefined
+  /** Of the goal; undefined: the newest that comes from the backup's. */
+  readonly timeline: number | undefined
   readonly dryRun: boolean
   readonly noOwner: boolean
   readonly workers: number
@@ -45,12 +56,16 @@ export interface RestoredCluster {
   /** Version of the server before the first dot. */
   readonly major: number
   readonly owner: { readonly uid: number; readonly gid: number }
+  /** Of one file of its log. */
+  readonly segmentBytes: number
 }
 
 export interface ClusterRestoreSummary {
   readonly cluster: RestoredCluster
   /** Of the data folder, then one for each tablespace. */
   readonly parts: readonly RestoreSummary[]
+  /** What the server recovers when it is started; undefined: to the end of the backup. */
+  readonly recovery: { readonly target: RecoveryTarget | undefined; readonly bytes: number } | undefined
 }
 
 interface TablespacePlan {
@@ -69,6 +84,7 @@ interface Plan {
 
 const CONTROL = '/global/pg_control'
 const VERSION_BYTES_MAX = 64
+const SEGMENT_BYTES_USUAL = 16 * 1024 * 1024
 
 /**
  * Every file is durable when it resolves, unless a part lacks some (summaries). Fails: restore.refused (a
@@ -83,6 +99,11 @@ export async function restoreCluster(
 ): Promise<ClusterRestoreSummary> {
   const plan = await planCluster(access, host, snapshot, options)
   const { cluster, tablespaces } = plan
+  const { goal, timeline } = options
+  const { segmentBytes } = cluster
+  const recovery =
+    goal === undefined ? undefined : await planRecovery(access, snapshot, { goal, timeline, segmentBytes })
+  let target: RecoveryTarget | undefined
   const given = { ...NOT_ASKED, ...options, below: CLUSTER_PATHS.data }
   const isResumed = refuseUsed(cluster.data, snapshot, given)
   if (!isResumed)
@@ -102,13 +123,26 @@ export async function restoreCluster(
       if (!parts.every(isComplete)) return false
       ownFolder(cluster.data, plan.root, options)
       for (const space of tablespaces) if (space.isMoved) moveLink(cluster.data, space)
-      options.prepare?.(cluster)
+      if (recovery !== undefined) target = await prepareRecovery(access, recovery, cluster, options)
       return true
     },
   }
   const data = await restore(access, host, snapshot, options.dryRun ? given : { ...given, last })
   if (options.dryRun) await restoreTablespaces(false)
-  return { cluster, parts: [data, ...parts] }
+  return { cluster, parts: [data, ...parts], recovery: recovery && { target, bytes: recovery.bytes } }
+}
+
+async function prepareRecovery(
+  access: Access,
+  plan: RecoveryPlan,
+  { data, owner }: RestoredCluster,
+  { noOwner, signal }: ClusterRestoreOptions,
+): Promise<RecoveryTarget> {
+  const given = noOwner || process.geteuid?.() !== 0 ? undefined : owner
+  const folder = join(data, 'pg_wal')
+  const target = await writeRecoveryLog(access, plan, { folder, owner: given, signal })
+  writeRecoverySettings(data, target, given)
+  return target
 }
 
 function tablespacePath(oid: string): string {
@@ -135,10 +169,20 @@ async function planCluster(
     const tablespaces = await planTablespaces(reader, options.tablespaceMap)
     const major = Number.parseInt(await readSmall(reader, `${CLUSTER_PATHS.data}/PG_VERSION`))
     const owner = { uid: root.uid, gid: root.gid }
-    return { root, tablespaces, cluster: { data: rawPath(options.to), major, owner } }
+    const segmentBytes = await readSegmentBytes(reader)
+    return { root, tablespaces, cluster: { data: rawPath(options.to), major, owner, segmentBytes } }
   } finally {
     closeSnapshot(reader)
   }
+}
+
+/** As long as the files of its log are. */
+async function readSegmentBytes(reader: SnapshotReader): Promise<number> {
+  const folder = await findEntry(reader, `${CLUSTER_PATHS.data}/pg_wal`)
+  if (folder?.node !== undefined)
+    for await (const { name, size } of readDirectory(reader, folder.node))
+      if (/^[0-9A-F]{24}$/.test(name) && isSegmentBytes(size)) return size
+  return SEGMENT_BYTES_USUAL
 }
 
 async function planTablespaces(

@@ -20,6 +20,8 @@ export interface Source {
   readonly name: string
   /** As in the configuration: `files`, `postgres`, … */
   readonly kind: string
+  /** Whether a backup of it may build on an earlier one; else each is a full. */
+  readonly increments: boolean
   /**
    * Begins to read the source at one moment. `before` is undefined when there is no snapshot yet.
    * Fails: source.missing, source.emptied, source.failed: nothing is stored then.

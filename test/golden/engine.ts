@@ -50,7 +50,7 @@ export async function makeRepository(repoDir: string, sourceDir: string, cacheDi
 
 function sourceOf(dir: string): Source {
   return {
-    name: 'files', kind: 'files',
+    name: 'files', kind: 'files', increments: true,
     begin: () => Promise.resolve({
       roots: [dir], excludes: [], entries: () => walkFiles({ paths: [dir] }), pageBytesOf: () => -1,
       ignoreInode: false, owners: () => ({ users: { 0: 'root' }, groups: { 0: 'root' } }),

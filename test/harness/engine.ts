@@ -114,6 +114,7 @@ export function folderSource(path: string, view: Partial<SourceView> & { name?: 
   return {
     name,
     kind: 'files',
+    increments: true,
     begin: () =>
       Promise.resolve({
         roots: [path],

@@ -66,6 +66,7 @@ export function filesSource(name: string, settings: FilesSettings, options: File
   return {
     name,
     kind: options.singles === undefined ? 'files' : 'files-list',
+    increments: true,
     begin: (before) => Promise.resolve().then(() => beginFiles(name, settings, options, before)),
   }
 }

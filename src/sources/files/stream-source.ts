@@ -24,6 +24,7 @@ export function streamSource(name: string, settings: StreamSettings): Source {
   return {
     name,
     kind: 'stdin',
+    increments: true,
     begin: () =>
       Promise.resolve({
         roots: [path],

@@ -81,6 +81,7 @@ export function postgresSource(name: string, settings: PostgresSettings): Source
   return {
     name,
     kind: 'postgres',
+    increments: false,
     begin: async () => {
       const server = await openServer(settings)
       return viewOf({ name, settings, server, backup: undefined, damaged: [], uid: 0, gid: 0 })

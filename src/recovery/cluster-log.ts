@@ -1,0 +1,347 @@
+/**
+ * The log that takes a restored cluster from its backup to a target: which of it is needed, whether all of it
+ * is there, and writing it where the server looks for it. Everything is decided before anything is written;
+ * while it is written each record's checksum is looked at, so that no recovery ends early at a damaged place.
+ *
+ * The files go into `pg_wal` itself: the server reads them there at once, and removes what it has used.
+ */
+import { chownSync, closeSync, fchownSync, openSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { pathBytes } from '../base/file-entry.ts'
+import { describeError, errnoOf, Failure, isFailure } from '../base/failure.ts'
+import type { Access } from '../repo/keys.ts'
+import { coverage, missingPositions, type PositionRange } from '../repo/log-coverage.ts'
+import { readLog, readLogFile } from '../repo/log-reader.ts'
+import { rangesOf, type LogTable } from '../repo/log-table.ts'
+import { listLogs, type LogList } from '../repo/logs.ts'
+import type { StoredSnapshot } from '../repo/snapshots.ts'
+import {
+  formatLsn,
+  historyName,
+  parseHistory,
+  segmentName,
+  segmentStart,
+  type Lsn,
+  type TimelineStep,
+} from '../sources/postgres/lsn.ts'
+import { historyFile, parseWalBranch, walBranch } from '../sources/postgres/wal-branch.ts'
+import { feedWal, newWalReader, recordLsn, type OnRecord } from '../sources/postgres/wal-reader.ts'
+
+/** A position to recover to. */
+export type RecoveryGoal =
+  | { readonly kind: 'latest' }
+  /** Exclusive: what is at the position stays out. */
+  | { readonly kind: 'lsn'; readonly lsn: Lsn; readonly isExclusive: boolean }
+
+export interface RecoveryPlan {
+  readonly segmentBytes: number
+  readonly goal: RecoveryGoal
+  readonly timeline: number
+  /** Of the timelines on the way, without the first one of all. */
+  readonly histories: readonly { readonly timeline: number; readonly text: string }[]
+  /** In the order of the log; each begins at a WAL segment. */
+  readonly stretches: readonly PlannedStretch[]
+  /** Of all stretches. */
+  readonly bytes: number
+}
+
+interface PlannedStretch extends PositionRange {
+  readonly timeline: number
+  readonly table: LogTable
+}
+
+/** What a server is told. */
+export interface RecoveryTarget {
+  /** The record at which it stops. */
+  readonly lsn: Lsn
+  readonly isInclusive: boolean
+  readonly timeline: number
+}
+
+interface Timelines {
+  readonly systemId: string
+  readonly tables: ReadonlyMap<number, LogTable>
+  readonly histories: ReadonlyMap<number, { readonly text: string; readonly steps: readonly TimelineStep[] }>
+}
+
+/**
+ * What is to be done to bring `snapshot` to the goal; undefined when the log of the repository does not reach
+ * beyond the backup and nothing more is wanted. Fails: restore.refused (the goal lies before the backup's
+ * end, or where no log is; the message offers what can be had), storage.*.
+ */
+export async function planRecovery(
+  access: Access,
+  snapshot: StoredSnapshot,
+  wanted: {
+    readonly goal: RecoveryGoal
+    readonly timeline: number | undefined
+    readonly segmentBytes: number
+  },
+): Promise<RecoveryPlan | undefined> {
+  const { log } = snapshot
+  const base = log && parseWalBranch(log.branch)
+  if (log === undefined || base === undefined)
+    throw refused(`snapshot ${snapshot.id} does not say where its log is`)
+  const { domain, source } = snapshot
+  const known = await readTimelines(access, await listLogs(access, { domain, source }), base.systemId)
+  const { goal, segmentBytes } = wanted
+  const end = BigInt(log.to)
+  if (goal.kind === 'lsn' && goal.lsn < end)
+    throw refused(
+      `${formatLsn(goal.lsn)} lies before the end of the backup ${snapshot.id}, ${formatLsn(end)}`,
+    )
+  const begin = { timeline: base.timeline, lsn: nextSegment(end, segmentBytes) }
+  const timeline = wanted.timeline ?? newestTimeline(known, base.timeline, end)
+  const stretches = planStretches(known, begin, { ...wanted, timeline })
+  const bytes = stretches.reduce((sum, { from, to }) => sum + Number(to - from), 0)
+  if (bytes === 0 && goal.kind === 'latest') return undefined
+  const histories = [...known.histories]
+    .filter(([id]) => id > base.timeline && (id === timeline || isAncestor(known, id, timeline)))
+    .map(([id, { text }]) => ({ timeline: id, text }))
+  return { segmentBytes, goal, timeline, histories, stretches, bytes }
+}
+
+/**
+ * Writes the log and its histories into `folder`, a cluster's `pg_wal`; not synced. Returns the record to
+ * stop at. Fails: restore.failed (a record is damaged, the disk is full), repo.corrupt, storage.*,
+ * cancelled.
+ */
+export async function writeRecoveryLog(
+  access: Access,
+  plan: RecoveryPlan,
+  to: {
+    readonly folder: string
+    readonly owner: { readonly uid: number; readonly gid: number } | undefined
+    readonly signal?: AbortSignal | undefined
+    readonly onBytes?: ((bytes: number) => void) | undefined
+  },
+): Promise<RecoveryTarget> {
+  const { goal, timeline } = plan
+  const seen: SeenRecords = {
+    goal: goal.kind === 'lsn' ? goal.lsn : undefined,
+    last: undefined,
+    hit: undefined,
+  }
+  for (const stretch of plan.stretches) await writeStretch(access, plan, { stretch, seen }, to)
+  for (const { timeline: id, text } of plan.histories) {
+    const path = pathBytes(join(to.folder, historyName(id)))
+    onDisk(to.folder, () => writeFileSync(path, text, { mode: 0o600 }))
+    if (to.owner !== undefined) chownSync(path, to.owner.uid, to.owner.gid)
+  }
+  // A server that finds no record at the position or behind it does not stop there: it fails.
+  if (goal.kind === 'lsn' && seen.hit !== undefined)
+    return { lsn: seen.hit, isInclusive: !goal.isExclusive, timeline }
+  if (seen.last === undefined) throw failed('the log holds no whole record')
+  return { lsn: seen.last, isInclusive: true, timeline }
+}
+
+/** Of the records that were written. */
+interface SeenRecords {
+  readonly goal: Lsn | undefined
+  last: Lsn | undefined
+  /** The first one at the goal or behind it, of the newest timeline. */
+  hit: Lsn | undefined
+}
+
+async function readTimelines(access: Access, list: LogList, systemId: string): Promise<Timelines> {
+  const tables = new Map<number, LogTable>()
+  const histories = new Map<number, { text: string; steps: TimelineStep[] }>()
+  for (const table of list.branches) {
+    const branch = parseWalBranch(table.branch)
+    if (branch?.systemId === systemId) tables.set(branch.timeline, table)
+  }
+  for (const file of list.files) {
+    const branch = parseWalBranch(file.place.branch)
+    if (branch?.systemId !== systemId || file.place.file !== historyFile(branch.timeline)) continue
+    const text = Buffer.from((await readLogFile(access, file)).body).toString('utf8')
+    histories.set(branch.timeline, { text, steps: parseHistory(branch.timeline, text) })
+  }
+  return { systemId, tables, histories }
+}
+
+/** The newest one that comes from where the backup ended. */
+function newestTimeline(known: Timelines, base: number, end: Lsn): number {
+  const ids = [...known.tables.keys()].filter(
+    (id) => id > base && leavesAt(known, id, base, end) !== undefined,
+  )
+  return Math.max(base, ...ids)
+}
+
+/** Where `timeline`, or one it comes from, has left `base`; undefined if it does not come from there. */
+function leavesAt(known: Timelines, timeline: number, base: number, after: Lsn): Lsn | undefined {
+  const step = known.histories.get(timeline)?.steps.find((each) => each.timeline === base)
+  return step !== undefined && step.end >= after ? step.end : undefined
+}
+
+function isAncestor(known: Timelines, timeline: number, of: number): boolean {
+  return known.histories.get(of)?.steps.some((step) => step.timeline === timeline) === true
+}
+
+/** Timeline by timeline from the backup's to the wanted one; the last as far as the goal asks for. */
+function planStretches(
+  known: Timelines,
+  begin: { readonly timeline: number; readonly lsn: Lsn },
+  wanted: { readonly goal: RecoveryGoal; readonly timeline: number; readonly segmentBytes: number },
+): PlannedStretch[] {
+  const { goal, timeline, segmentBytes } = wanted
+  const steps = timeline === begin.timeline ? [] : (known.histories.get(timeline)?.steps ?? [])
+  if (timeline !== begin.timeline && !steps.some((step) => step.timeline === begin.timeline))
+    throw refused(`timeline ${timeline} does not come from timeline ${begin.timeline} of the backup`)
+  const stretches: PlannedStretch[] = []
+  let from = begin.lsn
+  for (const step of steps.filter((each) => each.timeline >= begin.timeline)) {
+    // The segment in which a timeline was left is whole in the next one.
+    const to = segmentStart(step.end, segmentBytes)
+    if (to <= from) continue
+    stretches.push(coveredStretch(known, step.timeline, { from, to }))
+    from = to
+  }
+  const table = known.tables.get(timeline)
+  const whole = table === undefined ? [] : coverage(rangesOf(table))
+  const reach = whole.find((range) => range.from <= from && from <= range.to)
+  const end = reach?.to ?? from
+  refuseGap(whole, { from, end, goal })
+  if (table === undefined || end === from) {
+    if (goal.kind === 'lsn') throw tooFar(goal.lsn, from)
+    return stretches
+  }
+  if (goal.kind === 'lsn' && goal.lsn >= end) throw tooFar(goal.lsn, end)
+  // The record at the goal may reach into the next segment.
+  const needed = goal.kind === 'lsn' ? nextSegment(goal.lsn + 1n, segmentBytes) + BigInt(segmentBytes) : end
+  stretches.push({ timeline, table, from, to: needed < end ? needed : end })
+  return stretches
+}
+
+function coveredStretch(known: Timelines, timeline: number, range: PositionRange): PlannedStretch {
+  const table = known.tables.get(timeline)
+  const missing = missingPositions(table === undefined ? [] : coverage(rangesOf(table)), range)
+  const [first] = missing
+  if (table !== undefined && first === undefined) return { ...range, timeline, table }
+  const { from, to } = first ?? range
+  const is = `the repository lacks the log from ${formatLsn(from)} to ${formatLsn(to)}`
+  throw refused(`${is} of timeline ${timeline}, ${walBranch(known.systemId, timeline)}`)
+}
+
+/** "Latest" must not quietly mean "before the gap". */
+function refuseGap(
+  whole: readonly PositionRange[],
+  { from, end, goal }: { readonly from: Lsn; readonly end: Lsn; readonly goal: RecoveryGoal },
+): void {
+  const later = whole.find((range) => range.from > end)
+  if (later === undefined || (goal.kind === 'lsn' && goal.lsn < end)) return
+  const gap = `the log has a gap from ${formatLsn(end)} to ${formatLsn(later.from)}`
+  const offer = end > from ? `--lsn ${formatLsn(end - 1n)} goes as far as can be` : 'take a later snapshot'
+  throw refused(`${gap} (${offer})`)
+}
+
+function tooFar(lsn: Lsn, end: Lsn): Failure {
+  return refused(`${formatLsn(lsn)} lies beyond the log, which ends at ${formatLsn(end)}`)
+}
+
+function refused(is: string): Failure {
+  return new Failure('restore.refused', `Cannot recover the cluster: ${is}`)
+}
+
+function failed(is: string, cause?: unknown): Failure {
+  return new Failure('restore.failed', `Cannot write the log for the recovery: ${is}`, { cause })
+}
+
+function nextSegment(lsn: Lsn, segmentBytes: number): Lsn {
+  const start = segmentStart(lsn, segmentBytes)
+  return start === lsn ? lsn : start + BigInt(segmentBytes)
+}
+
+interface OpenFile {
+  readonly fd: number
+  readonly start: Lsn
+}
+
+/** Writes whole segment files, the last one filled up with zeros. */
+async function writeStretch(
+  access: Access,
+  { segmentBytes }: RecoveryPlan,
+  { stretch, seen }: { readonly stretch: PlannedStretch; readonly seen: SeenRecords },
+  to: Parameters<typeof writeRecoveryLog>[2],
+): Promise<void> {
+  const { timeline, table, from } = stretch
+  seen.hit = undefined
+  const onRecord: OnRecord = (_bytes, _at, _length, at) => {
+    seen.last = recordLsn(at)
+    if (seen.goal !== undefined && seen.last >= seen.goal) seen.hit ??= seen.last
+  }
+  const reader = newWalReader({ from, segmentBytes, checkCrc: true, onRecord })
+  let at = from
+  let file: OpenFile | undefined
+  try {
+    for await (const piece of readLog(access, table, { from, to: stretch.to, ...signalOf(to) })) {
+      const bytes = Buffer.from(piece.buffer, piece.byteOffset, piece.length)
+      checkRecords(reader, bytes)
+      for (let done = 0; done < bytes.length;) {
+        if (file === undefined || at >= file.start + BigInt(segmentBytes)) {
+          if (file !== undefined) closeSync(file.fd)
+          file = openFile(to, segmentName(timeline, at, segmentBytes), at)
+        }
+        const room = Number(file.start + BigInt(segmentBytes) - at)
+        const count = writeAt(to.folder, file, bytes.subarray(done, done + room), at)
+        done += count
+        at += BigInt(count)
+      }
+      to.onBytes?.(bytes.length)
+    }
+    if (file !== undefined) fillUp(to.folder, file, { at, segmentBytes })
+  } finally {
+    if (file !== undefined) closeSync(file.fd)
+  }
+}
+
+function signalOf({ signal }: { readonly signal?: AbortSignal | undefined }): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal }
+}
+
+function checkRecords(reader: Parameters<typeof feedWal>[0], bytes: Buffer): void {
+  try {
+    feedWal(reader, bytes)
+  } catch (error) {
+    if (!isFailure(error)) throw error
+    throw failed(`it is damaged: ${error.message}`, error)
+  }
+}
+
+function openFile(
+  { folder, owner }: Parameters<typeof writeRecoveryLog>[2],
+  name: string,
+  start: Lsn,
+): OpenFile {
+  return onDisk(folder, () => {
+    const fd = openSync(pathBytes(join(folder, name)), 'w', 0o600)
+    if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid)
+    return { fd, start }
+  })
+}
+
+function writeAt(folder: string, { fd, start }: OpenFile, bytes: Buffer, at: Lsn): number {
+  return onDisk(folder, () => writeSync(fd, bytes, 0, bytes.length, Number(at - start)))
+}
+
+/** A server takes only files of full length; behind the log are zeros, where it stops. */
+function fillUp(
+  folder: string,
+  file: OpenFile,
+  to: { readonly at: Lsn; readonly segmentBytes: number },
+): void {
+  const zeros = Buffer.alloc(64 * 1024)
+  const end = file.start + BigInt(to.segmentBytes)
+  for (let at = to.at; at < end;) {
+    const rest = Number(end - at)
+    at += BigInt(writeAt(folder, file, zeros.subarray(0, Math.min(zeros.length, rest)), at))
+  }
+}
+
+function onDisk<T>(folder: string, call: () => T): T {
+  try {
+    return call()
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+    throw failed(`"${folder}": ${describeError(error)}`, error)
+  }
+}

@@ -1,0 +1,142 @@
+/** Point-in-time recovery of a real PostgreSQL cluster: full backup, shipped log, restore, start. */
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { formatLsn, type Lsn } from '../../src/sources/postgres/lsn.ts'
+import { backUp, dropRepository, makeRepository, type TestRepository } from '../harness/engine.ts'
+import {
+  dropPostgres,
+  makePostgres,
+  postgresFolder,
+  sql,
+  stopPostgres,
+  type PostgresServer,
+} from '../harness/postgres.ts'
+import {
+  clusterSource,
+  logEnd,
+  restoreBeside,
+  startShip,
+  whileStarted,
+  type RunningShip,
+} from '../harness/postgres-cluster.ts'
+import { makeStandby, promote } from '../harness/postgres-standby.ts'
+
+const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
+const servers: PostgresServer[] = []
+let server: PostgresServer
+let current: PostgresServer
+let repository: TestRepository
+let running: RunningShip
+let snapshot: string | undefined
+/** Where the log ended when the table had so many rows. */
+const ends = new Map<number, Lsn>()
+
+before(
+  async () => {
+    if (skip !== false) return
+    server = await makePostgres({ settings: ['max_wal_size = 64MB', 'min_wal_size = 32MB'] })
+    servers.push(server)
+    current = server
+    sql(server, 'CREATE TABLE orders (id bigint PRIMARY KEY, note text)')
+    repository = await makeRepository()
+    running = startShip(repository, () => current)
+    addOrders(1000)
+    const summary = await backUp(
+      repository,
+      clusterSource(() => current),
+    )
+    assert.deepEqual([summary.problems, summary.kind], [[], 'full'])
+    snapshot = summary.snapshot
+    addOrders(2000)
+    // More than one segment of log.
+    addOrders(60_000)
+    addOrders(60_001)
+  },
+  { timeout: 120_000 },
+)
+
+after(async () => {
+  if (skip !== false) return
+  await running.stop()
+  dropRepository(repository)
+  for (const each of servers) await dropPostgres(each)
+})
+
+/** Fills the table up to so many rows, in one transaction. */
+function addOrders(upTo: number): void {
+  const rows = `SELECT n, repeat(md5(n::text), 9) FROM generate_series((SELECT count(*) + 1 FROM orders), ${upTo}) AS n`
+  sql(current, `INSERT INTO orders ${rows}`)
+  ends.set(upTo, logEnd(current))
+}
+
+function countOrders(at: PostgresServer): number {
+  return Number(sql(at, 'SELECT count(*) FROM orders WHERE note = repeat(md5(id::text), 9)')[0])
+}
+
+test('the snapshot alone, then all of the log, come back', { skip, timeout: 120_000 }, async () => {
+  await running.reached(ends.get(60_001)!)
+  const alone = await restoreBeside(repository, server, snapshot)
+  assert.equal(alone.summary.recovery, undefined)
+  await whileStarted(alone.back, server.port + 1, (back) => assert.equal(countOrders(back), 1000))
+  const latest = await restoreBeside(repository, server, snapshot, { goal: { kind: 'latest' } })
+  assert.ok((latest.summary.recovery?.bytes ?? 0) > 16 * 1024 * 1024)
+  await whileStarted(latest.back, server.port + 1, (back) => {
+    assert.equal(countOrders(back), 60_001)
+    assert.deepEqual(sql(back, 'SHOW restore_command'), ['false'])
+    assert.equal(existsSync(join(back.data, 'recovery.signal')), false)
+  })
+})
+
+test('a position is reached exactly', { skip, timeout: 120_000 }, async () => {
+  const cases: [Lsn, boolean, number][] = [
+    [ends.get(2000)!, true, 2000],
+    // The last record before that end is the commit, which lies before the position.
+    [ends.get(60_000)!, true, 60_000],
+    [ends.get(60_001)! - 1n, false, 60_001],
+  ]
+  await running.reached(ends.get(60_001)!)
+  for (const [lsn, isExclusive, rows] of cases) {
+    const goal = { kind: 'lsn', lsn, isExclusive } as const
+    const { back } = await restoreBeside(repository, server, snapshot, { goal })
+    await whileStarted(back, server.port + 1, (at) => assert.equal(countOrders(at), rows, formatLsn(lsn)))
+  }
+})
+
+test('a position out of reach is refused before anything is written', { skip, timeout: 60_000 }, async () => {
+  const far = { kind: 'lsn', lsn: logEnd(current) + (1n << 30n), isExclusive: false } as const
+  const early = { kind: 'lsn', lsn: 100n, isExclusive: false } as const
+  for (const [goal, message] of [
+    [far, /lies beyond the log, which ends at/],
+    [early, /lies before the end of the backup/],
+  ] as const)
+    await assert.rejects(restoreBeside(repository, server, snapshot, { goal }), {
+      code: 'restore.refused',
+      message,
+    })
+  const latest = { goal: { kind: 'latest' }, timeline: 7 } as const
+  await assert.rejects(restoreBeside(repository, server, snapshot, latest), {
+    code: 'restore.refused',
+    message: /timeline 7 does not come from timeline 1/,
+  })
+})
+
+test('the log goes on across a promotion', { skip, timeout: 120_000 }, async () => {
+  const standby = await makeStandby(server)
+  servers.push(standby)
+  const lsn = logEnd(server)
+  await running.reached(lsn)
+  await stopPostgres(server)
+  promote(standby)
+  current = standby
+  addOrders(60_500)
+  await running.reached(ends.get(60_500)!)
+  const { back, summary } = await restoreBeside(repository, standby, snapshot, { goal: { kind: 'latest' } })
+  assert.equal(summary.recovery?.target?.timeline, 2)
+  await whileStarted(back, server.port + 1, (at) => assert.equal(countOrders(at), 60_500))
+  // The timeline that was left can still be chosen.
+  const old = { goal: { kind: 'latest' }, timeline: 1 } as const
+  const { back: before } = await restoreBeside(repository, standby, snapshot, old)
+  await whileStarted(before, server.port + 1, (at) => assert.equal(countOrders(at), 60_001))
+})
