@@ -68,10 +68,15 @@ export function startShip(
   })
   return {
     reached: async (lsn) => {
-      while (shipped < lsn && failure === undefined)
-        await new Promise<void>((resolve) => {
-          waiting.add(() => resolve())
-        })
+      await new Promise<void>((resolve) => {
+        const look = (): void => {
+          if (shipped < lsn && failure === undefined) return
+          waiting.delete(look)
+          resolve()
+        }
+        waiting.add(look)
+        look()
+      })
       if (failure !== undefined) throw failure
     },
     stop: async () => {
