@@ -170,7 +170,8 @@ function recoveryText(
   const log = formatBytes(bytes)
   if (target === undefined) return `${dryRun ? 'Would add' : 'Added'} ${log} of log`
   const upTo = target.isInclusive ? 'with' : 'up to'
-  return `The server will recover ${log} of log, ${upTo} ${formatLsn(target.lsn)} on timeline ${target.timeline}`
+  const position = `${formatLsn(target.lsn)} on timeline ${target.timeline}`
+  return `The server will recover ${log} of log, ${upTo} ${position}`
 }
 
 type Problems = 'damaged' | 'unreadable' | 'failed' | 'problems'

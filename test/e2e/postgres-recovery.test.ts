@@ -66,8 +66,8 @@ after(async () => {
 
 /** Fills the table up to so many rows, in one transaction. */
 function addOrders(upTo: number): void {
-  const rows = `SELECT n, repeat(md5(n::text), 9) FROM generate_series((SELECT count(*) + 1 FROM orders), ${upTo}) AS n`
-  sql(current, `INSERT INTO orders ${rows}`)
+  const numbers = `generate_series((SELECT count(*) + 1 FROM orders), ${upTo})`
+  sql(current, `INSERT INTO orders SELECT n, repeat(md5(n::text), 9) FROM ${numbers} AS n`)
   ends.set(upTo, logEnd(current))
 }
 
