@@ -395,7 +395,7 @@ function refused(
 }
 
 /** For people. */
-export function describeTarget(wanted: WantedTarget): string {
+function describeTarget(wanted: WantedTarget): string {
   switch (wanted.kind) {
     case 'latest':
       return 'the end of the log'
