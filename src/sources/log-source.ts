@@ -30,6 +30,8 @@ export type LogFeedState =
   | { readonly kind: 'disconnected'; readonly reason: string }
   /** No room: the server keeps the log for `hoursLeft`, as far as that is known. */
   | { readonly kind: 'stalled'; readonly reason: string; readonly hoursLeft: number | undefined }
+  /** Log that cannot be understood: it is kept, but nothing can be said of what is in it. */
+  | { readonly kind: 'unread'; readonly reason: string }
   | { readonly kind: 'branch'; readonly from: string; readonly to: string }
 
 /** Called synchronously. */

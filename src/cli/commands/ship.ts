@@ -102,6 +102,8 @@ function printState({ printer }: CommandContext, source: string, event: ShipEven
   if (event.kind === 'connected') note(printer, `${source}: receives the log from ${event.from} on`)
   else if (event.kind === 'branch') note(printer, `${source}: ${event.from} was left for ${event.to}`)
   else if (event.kind === 'disconnected') warn(printer, `${source}: ${event.reason}; trying again`)
+  else if (event.kind === 'unread')
+    warn(printer, `${source}: ${event.reason}; the log is kept without an index`)
   else if (event.kind === 'store') warn(printer, `${source}: ${event.reason}; the log waits on this host`)
   else if (event.kind === 'stalled') {
     const left = event.hoursLeft

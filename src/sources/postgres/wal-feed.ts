@@ -12,6 +12,8 @@ import {
 } from './spool.ts'
 import type { Spool } from './spool.ts'
 import { historyFile, parseWalBranch, walBranch } from './wal-branch.ts'
+import { newNotesTaker, noteMark, notesOf, type NotesSource, type NotesTaker } from './wal-notes.ts'
+import type { CoverageMark } from './wal-stream.ts'
 import { receiveWal, type ConnectServer, type ReceiverState } from './wal-receiver.ts'
 
 export interface WalFeedSettings {
@@ -21,6 +23,8 @@ export interface WalFeedSettings {
   readonly spoolBytesMax: number
   readonly clock: Clock
 }
+
+const NO_NOTES = new Uint8Array(0)
 
 export function walSource(name: string, settings: WalFeedSettings): LogSource {
   return {
@@ -36,14 +40,25 @@ export function walSource(name: string, settings: WalFeedSettings): LogSource {
 function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents): LogFeed {
   const branchOf = (timeline: number): string => walBranch(spool.system?.id ?? '', timeline)
   const timelineOf = (branch: string): number => parseWalBranch(branch)?.timeline ?? 0
+  const takers = new Map<number, NotesTaker>()
+  const takerOf = (timeline: number): NotesTaker => {
+    const known = takers.get(timeline) ?? newNotesTaker(notesSource(spool, timeline, events))
+    takers.set(timeline, known)
+    return known
+  }
+  const onMark = (mark: CoverageMark): void => {
+    const { timeline, lsn, serverTime, receivedAt } = mark
+    noteMark(takerOf(timeline), { lsn, serverTime, receivedAt })
+    events.onMore()
+  }
   return {
-    run: (signal) => run(spool, settings, events, signal),
+    run: (signal) => run(spool, settings, { ...events, onMark }, signal),
     held: () =>
       spoolRanges(spool).map(({ timeline, from, to }) => ({ branch: branchOf(timeline), from, to })),
     files: () => historiesOf(spool, branchOf),
     read: ({ branch, from, to }: LogStretch) => readSpool(spool, { timeline: timelineOf(branch), from, to }),
-    notes: () => new Uint8Array(0),
-    hasNews: () => false,
+    notes: ({ branch, from, to }) => notesOf(takerOf(timelineOf(branch)), from, to)[0] ?? NO_NOTES,
+    hasNews: () => takers.get(spool.logs.at(-1)?.timeline ?? 0)?.mark !== undefined,
     release: ({ branch, at }) => {
       const timeline = timelineOf(branch)
       // A record that ends behind `at` may begin in the segment before.
@@ -52,6 +67,15 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
       releaseSpool(spool, { timeline, lsn: at - kept })
     },
     close: () => closeSpool(spool),
+  }
+}
+
+function notesSource(spool: Spool, timeline: number, events: LogFeedEvents): NotesSource {
+  return {
+    segmentBytes: spool.system?.segmentBytes ?? 0,
+    from: () => spool.logs.find((log) => log.timeline === timeline)?.from ?? 0n,
+    read: (from, to) => readSpool(spool, { timeline, from, to }),
+    onUnread: (reason) => events.onState({ kind: 'unread', reason }),
   }
 }
 
@@ -66,7 +90,7 @@ function historiesOf(spool: Spool, branchOf: (timeline: number) => string): LogF
 async function run(
   spool: Spool,
   { connect, slot, clock }: WalFeedSettings,
-  events: LogFeedEvents,
+  events: LogFeedEvents & { readonly onMark: (mark: CoverageMark) => void },
   signal: AbortSignal,
 ): Promise<void> {
   await receiveWal(
@@ -75,7 +99,7 @@ async function run(
     { slot, start: undefined, clock, signal },
     {
       onDurable: () => events.onMore(),
-      onMark: () => events.onMore(),
+      onMark: events.onMark,
       onTimeline: ({ from, to, switchLsn }) => {
         const left = formatPosition({ timeline: from, lsn: switchLsn })
         events.onState({ kind: 'branch', from: left, to: `timeline ${to}` })
