@@ -1,15 +1,15 @@
 /**
  * What a shipper remembers between runs, in `shipper.json` beside the spool: its id, and by branch what it
- * put last. The file may be some puts behind after a crash; then the objects with the next numbers are in the
- * store, and are taken over from there. Without the file a spool becomes a new shipper and ships all it
- * holds.
+ * put last. The file may be behind after a crash; then the objects with the next numbers are in the store,
+ * and are taken over from there. Without the file a spool becomes a new shipper and ships all it holds.
  */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as z from 'zod'
-import { describeError, errnoOf, Failure } from '../base/failure.ts'
+import { assert, describeError, errnoOf, Failure } from '../base/failure.ts'
 import { randomHex } from '../base/random.ts'
-import { logName, type LogPiecePlace } from '../format/log-header.ts'
+import { logName, parseLogName, type LogPiecePlace } from '../format/log-header.ts'
+import { isDamage, isUnreadable } from '../repo/damage.ts'
 import type { Access } from '../repo/keys.ts'
 import type { PutPiece } from '../repo/log-writer.ts'
 import { readLogHeader } from '../repo/logs.ts'
@@ -28,11 +28,11 @@ export interface BranchState {
   shipped: bigint
   segment: Chain
   tail: Chain
-  /** Stored tails that no segment covers yet. */
+  /** Stored tails that are not deleted yet. */
   tails: PutPiece[]
-  /** The newest segment. */
-  last: PutPiece | undefined
-  /** Monotonic milliseconds of this process when something was last put. */
+  /** Stored segments that may cover some of them; with nothing to cover the newest one that is not empty. */
+  whole: PutPiece[]
+  /** Monotonic milliseconds of this process of the flush that last put something. */
   toldAt: number
   /** Wall clock of the newest piece, and of the newest segment. */
   toldTime: number
@@ -40,26 +40,36 @@ export interface BranchState {
 }
 
 export interface ShipState {
-  readonly shipper: string
+  shipper: string
   /** `<domain>/<source>` of the objects. */
   readonly domain: string
   readonly source: string
   readonly branches: Map<string, BranchState>
   /** `<branch>/<name>` of the files that are stored. */
   readonly files: Set<string>
+  /** The file on the disk says what this record says. */
+  isSaved: boolean
 }
 
 const FILE = 'shipper.json'
 const SHIPPER_BYTES = 8
+const NO_CHAIN: Chain = { seq: 1, previous: null }
 
 const position = z
   .string()
   .regex(/^\d{1,20}$/)
   .transform(BigInt)
 const chain = z.object({ seq: z.int().min(1), previous: z.string().nullable() })
-const piece = z.object({ seq: z.int().min(1), from: position, to: position, bytes: z.int().min(0) })
+const shipperId = z.string().regex(/^[0-9a-f]{16}$/)
+const piece = z.object({
+  shipper: shipperId,
+  seq: z.int().min(1),
+  from: position,
+  to: position,
+  bytes: z.int().min(0),
+})
 const shape = z.object({
-  shipper: z.string().regex(/^[0-9a-f]{16}$/),
+  shipper: shipperId,
   domain: z.string(),
   source: z.string(),
   branches: z.array(
@@ -70,81 +80,93 @@ const shape = z.object({
       segment: chain,
       tail: chain,
       tails: z.array(piece),
-      last: piece.optional(),
+      whole: z.array(piece),
       toldTime: z.number(),
       mergedTime: z.number(),
     }),
   ),
 })
 
-/** Reads the file, and the store for what the file does not know. Fails: host.file, storage.*, repo.corrupt. */
-export async function openShipState(
-  access: Access,
-  spool: string,
-  of: { readonly domain: string; readonly source: string },
-): Promise<ShipState> {
-  const state = readState(spool, of)
-  for (const branch of state.branches.values()) {
-    await takeOver(access, state, branch, 'segment')
-    await takeOver(access, state, branch, 'tail')
+/** A branch of which nothing was put yet. */
+export function beginBranch(branch: string, from: bigint, now: number): BranchState {
+  return {
+    branch,
+    merged: from,
+    shipped: from,
+    segment: NO_CHAIN,
+    tail: NO_CHAIN,
+    tails: [],
+    whole: [],
+    toldAt: -Infinity,
+    toldTime: now,
+    mergedTime: now,
   }
-  return state
 }
 
-/** The branch, as it is known or as it begins. */
-export function branchState(
-  state: ShipState,
-  branch: string,
-  begin: { readonly from: bigint; readonly now: number },
-): BranchState {
-  let known = state.branches.get(branch)
-  if (known === undefined) {
-    known = {
-      branch,
-      merged: begin.from,
-      shipped: begin.from,
-      segment: { seq: 1, previous: null },
-      tail: { seq: 1, previous: null },
-      tails: [],
-      last: undefined,
-      toldAt: -Infinity,
-      toldTime: begin.now,
-      mergedTime: begin.now,
-    }
-    state.branches.set(branch, known)
-  }
-  return known
-}
-
-/** Writes the file anew; not synced: see the head of this file. Fails: host.file. */
+/**
+ * Writes the file anew, durably: after a crash it is one put behind at most. On a full disk it stays as it is
+ * (`isSaved`), since shipping is what makes room. Fails: host.file.
+ */
 export function saveShipState(spool: string, state: ShipState): void {
   const path = join(spool, FILE)
-  const pieceOf = ({ place, from, to, bytes }: PutPiece): object => ({
-    seq: place.kind === 'file' ? 0 : place.seq,
-    from: `${from}`,
-    to: `${to}`,
-    bytes,
-  })
+  const pieceOf = ({ place, from, to, bytes }: PutPiece): object => {
+    assert(place.kind !== 'file', 'pieces are remembered, not files')
+    const { shipper, seq } = place
+    return { shipper, seq, from: `${from}`, to: `${to}`, bytes }
+  }
   const branches = Array.from(state.branches.values(), (branch) => ({
     ...branch,
     merged: `${branch.merged}`,
     shipped: `${branch.shipped}`,
     tails: branch.tails.map(pieceOf),
-    last: branch.last && pieceOf(branch.last),
+    whole: branch.whole.map(pieceOf),
     toldAt: undefined,
   }))
   const { shipper, domain, source } = state
+  state.isSaved = false
   try {
-    writeFileSync(`${path}.new`, JSON.stringify({ shipper, domain, source, branches }), { mode: 0o600 })
+    writeSynced(`${path}.new`, JSON.stringify({ shipper, domain, source, branches }))
     renameSync(`${path}.new`, path)
+    syncFolder(spool)
+    state.isSaved = true
   } catch (error) {
+    if (['ENOSPC', 'EDQUOT'].includes(errnoOf(error) ?? '')) return
     throw new Failure('host.file', `Cannot write "${path}": ${describeError(error)}`, { cause: error })
   }
 }
 
-function readState(spool: string, of: { readonly domain: string; readonly source: string }): ShipState {
+function writeSynced(path: string, text: string): void {
+  const fd = openSync(path, 'w', 0o600)
+  try {
+    writeFileSync(fd, text)
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function syncFolder(path: string): void {
+  const fd = openSync(path, 'r')
+  try {
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** What the file says; the store may know more, takeOver() has to follow. Fails: host.file. */
+export function readShipState(
+  spool: string,
+  of: { readonly domain: string; readonly source: string },
+): ShipState {
   const path = join(spool, FILE)
-  const none = { ...of, shipper: randomHex(SHIPPER_BYTES), branches: new Map(), files: new Set<string>() }
+  const none: ShipState = {
+    ...of,
+    shipper: randomHex(SHIPPER_BYTES),
+    branches: new Map(),
+    files: new Set(),
+    isSaved: false,
+  }
   let text: string
   try {
     text = readFileSync(path, 'utf8')
@@ -156,20 +178,20 @@ function readState(spool: string, of: { readonly domain: string; readonly source
   // Of another domain or source, or damaged: another shipper takes nothing over from it.
   if (!found.success || found.data.domain !== of.domain || found.data.source !== of.source) return none
   const { shipper } = found.data
-  const branches = found.data.branches.map(({ tails, last, ...rest }): [string, BranchState] => {
-    const pieceOf = (kind: LogPiecePlace['kind'], { seq, ...range }: z.output<typeof piece>): PutPiece => ({
-      ...range,
-      place: { kind, ...of, branch: rest.branch, shipper, seq },
-    })
+  const branches = found.data.branches.map(({ tails, whole, ...rest }): [string, BranchState] => {
+    const pieceOf = (kind: LogPiecePlace['kind'], put: z.output<typeof piece>): PutPiece => {
+      const { shipper: sender, seq, ...range } = put
+      return { ...range, place: { kind, ...of, branch: rest.branch, shipper: sender, seq } }
+    }
     const known = {
       ...rest,
       tails: tails.map((tail) => pieceOf('tail', tail)),
-      last: last && pieceOf('segment', last),
+      whole: whole.map((segment) => pieceOf('segment', segment)),
       toldAt: -Infinity,
     }
     return [rest.branch, known]
   })
-  return { ...of, shipper, branches: new Map(branches), files: new Set() }
+  return { ...none, shipper, branches: new Map(branches), isSaved: true }
 }
 
 function parseJson(text: string): unknown {
@@ -180,33 +202,76 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Objects with the next numbers, which were put before the file could say so. */
-async function takeOver(
-  { store, config }: Access,
+/**
+ * Takes over what was put before the file could say so, for a branch that begins or all after a start; may be
+ * called again after a failure. A damaged object
+ * under the next number is left alone: numbers then begin anew, as those of a new shipper. Fails: storage.*,
+ * key.revoked.
+ */
+export async function takeOver(
+  access: Access,
   state: ShipState,
+  branches: Iterable<BranchState>,
+): Promise<void> {
+  try {
+    for (const known of branches) {
+      await takeSegments(access, state, known)
+      await takeTails(access, state, known)
+    }
+  } catch (error) {
+    if (!isDamage(error) || isUnreadable(error) || error.code === 'storage.missing') throw error
+    state.shipper = randomHex(SHIPPER_BYTES)
+    for (const known of state.branches.values()) {
+      known.segment = NO_CHAIN
+      known.tail = NO_CHAIN
+    }
+  }
+}
+
+async function takeSegments(access: Access, state: ShipState, known: BranchState): Promise<void> {
+  for (;;) {
+    const place = placeOf(state, known, 'segment')
+    const stat = await access.store.stat(logName(place))
+    if (stat === undefined) return
+    await takePiece(access, known, place, stat.bytes)
+  }
+}
+
+/** Tails may be gone again, so that the next number may be taken and the one before it free: all are listed. */
+async function takeTails(access: Access, state: ShipState, known: BranchState): Promise<void> {
+  const next = placeOf(state, known, 'tail')
+  const folder = logName(next).replace(/[^/]*$/, '')
+  for await (const { name, bytes } of access.store.list(folder)) {
+    const place = parseLogName(name)
+    if (place?.kind === 'tail' && place.seq >= next.seq) await takePiece(access, known, place, bytes)
+  }
+}
+
+function placeOf(
+  { domain, source, shipper }: ShipState,
   known: BranchState,
   kind: LogPiecePlace['kind'],
+): LogPiecePlace {
+  return { kind, domain, source, branch: known.branch, shipper, seq: known[kind].seq }
+}
+
+async function takePiece(
+  { store, config }: Access,
+  known: BranchState,
+  place: LogPiecePlace,
+  objectBytes: number,
 ): Promise<void> {
-  const { domain, source, shipper } = state
-  for (;;) {
-    const place: LogPiecePlace = { kind, domain, source, branch: known.branch, shipper, seq: known[kind].seq }
-    const name = logName(place)
-    const stat = await store.stat(name)
-    if (stat === undefined) return
-    const { from, to, sha256, completed, bytes } = await readLogHeader(store, config, {
-      name,
-      bytes: stat.bytes,
-    })
-    const put = { place, from, to, bytes }
-    known[kind] = { seq: place.seq + 1, previous: sha256 }
-    known.toldTime = completed
-    if (to > known.shipped) known.shipped = to
-    if (kind === 'tail') {
-      known.tails.push(put)
-    } else {
-      known.merged = to
-      known.mergedTime = completed
-      known.last = put
-    }
+  const object = { name: logName(place), bytes: objectBytes }
+  const { from, to, sha256, completed, bytes } = await readLogHeader(store, config, object)
+  const put = { place, from, to, bytes }
+  known[place.kind] = { seq: place.seq + 1, previous: sha256 }
+  known.toldTime = completed
+  if (to > known.shipped) known.shipped = to
+  if (place.kind === 'tail') {
+    known.tails.push(put)
+  } else {
+    known.merged = to
+    known.mergedTime = completed
+    known.whole.push(put)
   }
 }

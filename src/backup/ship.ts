@@ -4,37 +4,27 @@
  * answer is waited for, while the spool grows.
  *
  * What was put is found again after a crash: ship-state.ts. A name is used once: what was sealed is kept and
- * put again until the store has it.
+ * put again until the store has it. How a piece is made and put: ship-piece.ts.
  */
 import type { Clock } from '../base/clock.ts'
 import { Failure, isFailure } from '../base/failure.ts'
-import { LOG_SEGMENT_BYTES, logName, type LogPiecePlace, type LogPlace } from '../format/log-header.ts'
-import { refuseRevoked, type Access } from '../repo/keys.ts'
+import { LOG_SEGMENT_BYTES } from '../format/log-header.ts'
+import { openRepository, type Access } from '../repo/keys.ts'
+import { describeRange } from '../repo/log-coverage.ts'
+import { openLogWriter } from '../repo/log-writer.ts'
+import type { LogFeedState, LogSource, LogStretch } from '../sources/log-source.ts'
 import {
-  deleteTails,
-  openLogWriter,
-  putLog,
-  sealLog,
-  type LogPiece,
-  type LogWriter,
-  type SealedLog,
-} from '../repo/log-writer.ts'
-import type { LogFeed, LogFeedState, LogSource, LogStretch } from '../sources/log-source.ts'
-import { branchState, openShipState, saveShipState, type BranchState, type ShipState } from './ship-state.ts'
+  dropTails,
+  putFiles,
+  putPiece,
+  putSealed,
+  type PieceShipper,
+  type ShippedEvent,
+} from './ship-piece.ts'
+import { beginBranch, readShipState, saveShipState, takeOver, type BranchState } from './ship-state.ts'
 
 /** What people and `status` are told. */
 export type ShipEvent = LogFeedState | { readonly kind: 'store'; readonly reason: string } | ShippedEvent
-
-export interface ShippedEvent {
-  readonly kind: 'shipped'
-  readonly branch: string
-  /** Durable in the repository up to here. */
-  readonly to: bigint
-  /** In the spool beyond that. */
-  readonly behind: number
-  readonly object: 'tail' | 'segment'
-  readonly bytes: number
-}
 
 export interface ShipOptions {
   /** The folder of the spool: it must outlive restarts, and is no cache. */
@@ -43,6 +33,7 @@ export interface ShipOptions {
   readonly signal: AbortSignal
   readonly onEvent: (event: ShipEvent) => void
   readonly timing?: Partial<ShipTiming>
+  readonly sizes?: Partial<ShipSizes>
 }
 
 export interface ShipTiming {
@@ -51,67 +42,77 @@ export interface ShipTiming {
   readonly idleMs: number
   readonly retryMsMin: number
   readonly retryMsMax: number
-  /** The credential is looked at so often. */
-  readonly revokedMs: number
+  /** Whether the writer was revoked, or the epoch ended, is looked at so often. */
+  readonly configMs: number
+  /** When it ends, what is left is put for at most so long. */
+  readonly lastMs: number
+  /** Calls that go on after they were told to end are left behind after so long. */
+  readonly hangMs: number
 }
 
-interface Shipper {
-  readonly access: Access
-  readonly source: LogSource
+export interface ShipSizes {
+  /** Segments end at multiples of it, whoever ships. */
+  readonly segmentBytes: number
+  /** A quiet log is merged when it has so many pieces. */
+  readonly tailsMax: number
+}
+
+type ShipRules = ShipTiming & ShipSizes
+
+interface Shipper extends PieceShipper {
   readonly options: ShipOptions
-  readonly timing: ShipTiming
-  readonly writer: LogWriter
-  readonly feed: LogFeed
-  readonly state: ShipState
-  /** Sealed and not known to be stored. */
-  sealed: { readonly log: SealedLog; readonly branch: BranchState } | undefined
+  readonly rules: ShipRules
+  /** What was put before this run is known. */
+  isTakenOver: boolean
   wake: (() => void) | undefined
   isAwake: boolean
   lastFlush: number
   lastLook: number
-  /** Why the receiving ended. */
-  ended: { readonly error: unknown } | undefined
+  /** Aborts with the signal, and when the receiving has ended. */
+  readonly stop: AbortController
 }
 
-const TIMING: ShipTiming = {
+const RULES: ShipRules = {
   flushMs: 1000,
   idleMs: 60_000,
   retryMsMin: 1000,
   retryMsMax: 30_000,
-  revokedMs: 60_000,
+  configMs: 60_000,
+  lastMs: 10_000,
+  hangMs: 2000,
+  segmentBytes: LOG_SEGMENT_BYTES,
+  tailsMax: 240,
 }
-/** A quiet log is merged when it has so many pieces: four minutes. */
-const TAILS_MAX = 240
-const SEGMENT_BYTES = BigInt(LOG_SEGMENT_BYTES)
-const LAST_FLUSH_MS = 10_000
-const NO_BYTES = new Uint8Array(0)
-const OF_FILE = { from: 0n, notes: NO_BYTES, previous: null, begun: Infinity } as const
 
 /**
  * Runs until the signal; what is durable in the spool by then is in the repository when it resolves, if the
- * store takes it. Fails: source.gap, source.foreign, source.diverged, key.*, repo.busy, host.file,
- * storage.exists.
+ * store takes it within `lastMs`. Fails: source.gap, source.foreign, source.diverged, key.*, repo.busy,
+ * repo.corrupt, host.file, storage.exists.
  */
 export async function ship(access: Access, source: LogSource, options: ShipOptions): Promise<void> {
   const writer = await openLogWriter(access)
   const hands = { wake: (): void => undefined }
   const feed = source.open(options.spool, { onMore: () => hands.wake(), onState: options.onEvent })
   try {
-    const of = { domain: writer.domain, source: source.name }
     const shipper: Shipper = {
       access,
       source,
       options,
-      timing: { ...TIMING, ...options.timing },
+      rules: { ...RULES, ...options.timing, ...options.sizes },
       writer,
       feed,
-      state: await openShipState(access, options.spool, of),
+      spool: options.spool,
+      clock: options.clock,
+      state: readShipState(options.spool, { domain: writer.domain, source: source.name }),
+      onShipped: options.onEvent,
       sealed: undefined,
+      isLeftBehind: false,
+      isTakenOver: false,
       wake: undefined,
       isAwake: true,
       lastFlush: -Infinity,
       lastLook: options.clock.elapsed(),
-      ended: undefined,
+      stop: new AbortController(),
     }
     hands.wake = () => wake(shipper)
     await runShipper(shipper)
@@ -121,36 +122,43 @@ export async function ship(access: Access, source: LogSource, options: ShipOptio
 }
 
 async function runShipper(shipper: Shipper): Promise<void> {
-  const { feed, options } = shipper
-  const stop = new AbortController()
-  const onAbort = (): void => {
-    stop.abort()
-    wake(shipper)
-  }
+  const { feed, options, stop } = shipper
+  const onAbort = (): void => endSoon(shipper)
   options.signal.addEventListener('abort', onAbort, { once: true })
   if (options.signal.aborted) onAbort()
-  const receiving = feed.run(stop.signal).then(
-    () => endReceiving(shipper, undefined),
-    (error: unknown) => endReceiving(shipper, error),
-  )
+  const receiving = feed.run(stop.signal).finally(() => endSoon(shipper))
+  // It is awaited below; until then nobody hears of its failure.
+  receiving.catch(() => undefined)
   try {
-    while (shipper.ended === undefined) {
+    while (!stop.signal.aborted) {
       await nextFlush(shipper)
-      await flush(shipper, options.signal)
+      await flush(shipper, stop.signal)
     }
-    if (options.signal.aborted) await flush(shipper, AbortSignal.timeout(LAST_FLUSH_MS))
-    else await flush(shipper, options.signal)
+    await receiving.catch(() => undefined)
+    // Also before a failure of the receiving is told; for both a store that hangs is not waited for.
+    await flushLast(shipper)
   } finally {
     stop.abort()
     options.signal.removeEventListener('abort', onAbort)
-    await receiving
+    await receiving.catch(() => undefined)
   }
-  if (shipper.ended?.error !== undefined) throw shipper.ended.error
+  await receiving
 }
 
-function endReceiving(shipper: Shipper, error: unknown): void {
-  shipper.ended = { error }
+function endSoon(shipper: Shipper): void {
+  shipper.stop.abort()
   wake(shipper)
+}
+
+async function flushLast(shipper: Shipper): Promise<void> {
+  if (shipper.isLeftBehind) return
+  const late = new AbortController()
+  const timer = setTimeout(() => late.abort(), shipper.rules.lastMs)
+  try {
+    await flush(shipper, late.signal)
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 function wake(shipper: Shipper): void {
@@ -160,20 +168,21 @@ function wake(shipper: Shipper): void {
 
 /** Until there is something to do, and a second after the last time, or a whole segment is there. */
 async function nextFlush(shipper: Shipper): Promise<void> {
-  const { timing, options } = shipper
+  const { rules, options } = shipper
   for (;;) {
-    if (shipper.ended !== undefined || hasSegment(shipper)) return
+    if (isUrgent(shipper)) return
     const since = options.clock.elapsed() - shipper.lastFlush
-    if (shipper.isAwake && since >= timing.flushMs) return
-    await sleep(shipper, shipper.isAwake ? timing.flushMs - since : timing.idleMs)
-    if (!shipper.isAwake && options.clock.elapsed() - shipper.lastFlush >= timing.idleMs) return
+    if (shipper.isAwake && since >= rules.flushMs) return
+    await sleep(shipper, shipper.isAwake ? rules.flushMs - since : rules.idleMs)
+    if (!shipper.isAwake && options.clock.elapsed() - shipper.lastFlush >= rules.idleMs) return
   }
 }
 
-function hasSegment({ feed, state }: Shipper): boolean {
+function isUrgent({ stop, feed, state, rules }: Shipper): boolean {
+  if (stop.signal.aborted) return true
   return feed.held().some(({ branch, to }) => {
     const known = state.branches.get(branch)
-    return known !== undefined && to >= segmentEnd(known.merged)
+    return known !== undefined && to >= segmentEnd(rules, known.merged)
   })
 }
 
@@ -183,7 +192,7 @@ async function sleep(shipper: Shipper, milliseconds: number): Promise<void> {
   await new Promise<void>((resolve) => {
     const timer = setTimeout(resolve, Math.max(1, milliseconds))
     shipper.wake = () => {
-      if (wasAwake && shipper.ended === undefined && !hasSegment(shipper)) return
+      if (wasAwake && !isUrgent(shipper)) return
       clearTimeout(timer)
       resolve()
     }
@@ -191,23 +200,45 @@ async function sleep(shipper: Shipper, milliseconds: number): Promise<void> {
   shipper.wake = undefined
 }
 
-/** Puts what is held and not stored yet; waits for a store that does not answer until the signal. */
+/**
+ * Puts what is held and not stored yet; waits for a store that does not answer until the signal. Ends soon
+ * after it even where a call of the store hangs.
+ */
 async function flush(shipper: Shipper, signal: AbortSignal): Promise<void> {
-  const { timing, options } = shipper
-  shipper.isAwake = false
-  for (let pause = timing.retryMsMin; ; pause = Math.min(timing.retryMsMax, pause * 2)) {
+  const { rules, options } = shipper
+  const { promise: hung, resolve } = Promise.withResolvers<void>()
+  let timer: NodeJS.Timeout | undefined
+  const onAbort = (): void => {
+    timer = setTimeout(() => {
+      shipper.isLeftBehind = true
+      options.onEvent({ kind: 'store', reason: 'the store does not answer' })
+      resolve()
+    }, rules.hangMs)
+  }
+  signal.addEventListener('abort', onAbort, { once: true })
+  if (signal.aborted) onAbort()
+  try {
+    await Promise.race([flushUntil(shipper, signal), hung])
+  } finally {
+    clearTimeout(timer)
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
+async function flushUntil(shipper: Shipper, signal: AbortSignal): Promise<void> {
+  const { rules, options } = shipper
+  for (let pause = rules.retryMsMin; !signal.aborted; pause = Math.min(rules.retryMsMax, pause * 2)) {
+    shipper.isAwake = false
+    shipper.lastFlush = options.clock.elapsed()
     try {
       await flushOnce(shipper, signal)
-      shipper.lastFlush = options.clock.elapsed()
       return
     } catch (error) {
-      if (!isFailure(error) || !isPassing(error) || signal.aborted) {
-        if (signal.aborted && isFailure(error)) return
-        throw error
-      }
+      if (!isFailure(error)) throw error
+      if (signal.aborted && (isPassing(error) || error.code === 'cancelled')) return
+      if (!isPassing(error)) throw error
       options.onEvent({ kind: 'store', reason: error.message })
       await pauseFor(pause, signal)
-      if (signal.aborted) return
     }
   }
 }
@@ -230,10 +261,11 @@ async function pauseFor(milliseconds: number, signal: AbortSignal): Promise<void
 }
 
 async function flushOnce(shipper: Shipper, signal: AbortSignal): Promise<void> {
-  const { feed, options, timing, access, writer } = shipper
-  if (options.clock.elapsed() - shipper.lastLook >= timing.revokedMs) {
-    await refuseRevoked(access, writer.domain)
-    shipper.lastLook = options.clock.elapsed()
+  const { feed, options, rules, access, state } = shipper
+  if (options.clock.elapsed() - shipper.lastLook >= rules.configMs) await lookAtConfig(shipper)
+  if (!shipper.isTakenOver) {
+    await takeOver(access, state, state.branches.values())
+    shipper.isTakenOver = true
   }
   if (shipper.sealed !== undefined) await putSealed(shipper, signal)
   await putFiles(shipper, signal)
@@ -242,16 +274,21 @@ async function flushOnce(shipper: Shipper, signal: AbortSignal): Promise<void> {
     await shipBranch(shipper, stretch, nth < held.length - 1, signal)
 }
 
-async function putFiles(shipper: Shipper, signal: AbortSignal): Promise<void> {
-  const { feed, state, writer, source } = shipper
-  for (const { branch, name, bytes } of feed.files()) {
-    if (state.files.has(`${branch}/${name}`)) continue
-    const place = { kind: 'file', domain: writer.domain, source: source.name, branch, file: name } as const
-    // Another shipper of the same cluster may have put it.
-    if ((await writer.store.stat(logName(place))) === undefined)
-      await putLog(writer, seal(shipper, place, { ...OF_FILE, body: bytes }), { signal })
-    state.files.add(`${branch}/${name}`)
+/** Follows the config: to a new epoch, and to the end if the writer was revoked. Fails: key.revoked. */
+async function lookAtConfig(shipper: Shipper): Promise<void> {
+  const { access, writer, source, options } = shipper
+  const { store, credential, config, configSha256 } = access
+  const now = await openRepository(store, credential, { known: { n: config.n, sha256: configSha256 } })
+  const own = now.config.domains.find(({ id }) => id === writer.domain)?.writer
+  if (own === undefined || own.revoked !== null) {
+    const is = `its writer was revoked at ${own?.revoked ?? 'an unknown time'}`
+    throw new Failure('key.revoked', `Cannot ship the log of "${source.name}" on: ${is}`)
   }
+  if (now.config.n > config.n) {
+    shipper.access = now
+    shipper.writer = await openLogWriter(now)
+  }
+  shipper.lastLook = options.clock.elapsed()
 }
 
 /** `isOver`: nothing more comes on this branch. */
@@ -261,95 +298,57 @@ async function shipBranch(
   isOver: boolean,
   signal: AbortSignal,
 ): Promise<void> {
-  const { feed, state, options } = shipper
-  const known = branchState(state, branch, { from, now: options.clock.now() })
+  const { feed, rules } = shipper
+  const known = await knownBranch(shipper, branch, from)
   await dropTails(shipper, known)
   if (from > known.merged) {
-    const is = `the spool begins at ${from}, and ${known.merged} is where the repository ends`
+    const range = describeRange({ from: known.merged, to: from })
+    const is = `positions ${range} of ${branch} are neither in the spool nor in the repository as segments`
     throw new Failure('source.gap', `Cannot ship the log of "${shipper.source.name}" on: ${is}`)
   }
-  for (let end = segmentEnd(known.merged); known.merged < to; end = segmentEnd(known.merged)) {
-    if (to < end && !isOver && known.tails.length < TAILS_MAX) break
-    await putPiece(shipper, known, { kind: 'segment', from: known.merged, to: end < to ? end : to }, signal)
+  // What a crash kept from being released.
+  if (from < known.merged) feed.release({ branch, at: known.merged })
+  for (;;) {
+    const end = nextEnd(rules, known, to, isOver)
+    if (end === undefined) break
+    await putPiece(shipper, known, { kind: 'segment', from: known.merged, to: end }, signal)
+    known.toldAt = shipper.lastFlush
     feed.release({ branch, at: known.merged })
   }
-  const isQuiet = options.clock.elapsed() - known.toldAt >= shipper.timing.idleMs && feed.hasNews()
-  if (to > known.shipped || isQuiet)
-    await putPiece(shipper, known, { kind: 'tail', from: known.shipped, to }, signal)
+  if (isOver) return
+  const isQuiet = shipper.lastFlush - known.toldAt >= rules.idleMs && feed.hasNews()
+  const { shipped } = known
+  if (to <= shipped && !isQuiet) return
+  await putPiece(shipper, known, { kind: 'tail', from: shipped, to: to > shipped ? to : shipped }, signal)
+  known.toldAt = shipper.lastFlush
 }
 
-/** Segments end at multiples of their size, whoever ships them. */
-function segmentEnd(position: bigint): bigint {
-  return (position / SEGMENT_BYTES + 1n) * SEGMENT_BYTES
+async function knownBranch(shipper: Shipper, branch: string, from: bigint): Promise<BranchState> {
+  const { access, state, spool, options } = shipper
+  const known = state.branches.get(branch)
+  if (known !== undefined) return known
+  const begun = beginBranch(branch, from, options.clock.now())
+  await takeOver(access, state, [begun])
+  state.branches.set(branch, begun)
+  // Before its first object: who is killed then finds that object again.
+  saveShipState(spool, state)
+  return begun
 }
 
-async function putPiece(
-  shipper: Shipper,
-  known: BranchState,
-  piece: { readonly kind: 'segment' | 'tail'; readonly from: bigint; readonly to: bigint },
-  signal: AbortSignal,
-): Promise<void> {
-  const { feed, state, writer, source } = shipper
-  const { kind, from, to } = piece
-  const place: LogPiecePlace = {
-    kind,
-    domain: writer.domain,
-    source: source.name,
-    branch: known.branch,
-    shipper: state.shipper,
-    seq: known[kind].seq,
-  }
-  const body = to > from ? feed.read({ branch: known.branch, from, to }) : NO_BYTES
-  const notes = feed.notes({ branch: known.branch, from, to })
-  const begun = kind === 'tail' ? known.toldTime : known.mergedTime
-  const log = seal(shipper, place, { from, body, notes, previous: known[kind].previous, begun })
-  shipper.sealed = { log, branch: known }
-  await putSealed(shipper, signal)
+/**
+ * Where the segment ends that is to be put now, if one is: at a multiple of the size whoever ships; earlier
+ * where the branch ends, or where it is quiet and has many tails.
+ */
+function nextEnd(rules: ShipRules, known: BranchState, to: bigint, isOver: boolean): bigint | undefined {
+  const { merged, shipped, tails, whole } = known
+  const end = segmentEnd(rules, merged)
+  if (to >= end) return end
+  if (isOver) return to > merged ? to : undefined
+  // Of tails without positions only what lies before them says that they are covered.
+  const isCoverable = to > merged || (to === merged && whole.length > 0)
+  return tails.length >= rules.tailsMax && to >= shipped && isCoverable ? to : undefined
 }
 
-async function putSealed(shipper: Shipper, signal: AbortSignal): Promise<void> {
-  const { sealed, writer, options, state } = shipper
-  if (sealed === undefined) return
-  const { log, branch } = sealed
-  await putLog(writer, log, { signal })
-  shipper.sealed = undefined
-  const { place, from, to, bytes, sha256 } = log.header
-  if (place.kind === 'file') return
-  const put = { place, from, to, bytes }
-  branch[place.kind] = { seq: place.seq + 1, previous: sha256 }
-  branch.toldAt = options.clock.elapsed()
-  branch.toldTime = log.header.completed
-  if (to > branch.shipped) branch.shipped = to
-  if (place.kind === 'tail') {
-    branch.tails.push(put)
-  } else {
-    branch.merged = to
-    branch.mergedTime = log.header.completed
-    branch.last = put
-  }
-  saveShipState(options.spool, state)
-  const end = shipper.feed.held().find((stretch) => stretch.branch === branch.branch)?.to ?? to
-  const behind = Number(end - branch.shipped)
-  options.onEvent({ kind: 'shipped', branch: branch.branch, to, behind, object: place.kind, bytes })
-  if (place.kind === 'segment') await dropTails(shipper, branch)
-}
-
-/** Tails never reach beyond the segment that is put next: it covers them all. */
-async function dropTails({ writer, state, options }: Shipper, branch: BranchState): Promise<void> {
-  const { tails, last } = branch
-  if (last === undefined || tails.length === 0) return
-  const covered = tails.filter(({ from, to }) => from >= last.from && to <= last.to)
-  await deleteTails(writer, covered, [last])
-  branch.tails = tails.filter((tail) => !covered.includes(tail))
-  saveShipState(options.spool, state)
-}
-
-function seal(
-  { writer, source, options }: Shipper,
-  place: LogPlace,
-  piece: Pick<LogPiece, 'from' | 'body' | 'notes' | 'previous' | 'begun'>,
-): SealedLog {
-  const completed = options.clock.now()
-  const begun = Math.min(piece.begun, completed)
-  return sealLog(writer, { ...piece, place, sourceKind: source.kind, begun, completed })
+function segmentEnd({ segmentBytes }: ShipRules, position: bigint): bigint {
+  return (position / BigInt(segmentBytes) + 1n) * BigInt(segmentBytes)
 }
