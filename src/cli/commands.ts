@@ -300,6 +300,7 @@ export const commands = {
       noOwner: { help: 'leave owners and groups to the running user' },
       dryRun: { short: 'n', help: 'say what would be written, write nothing' },
       lsn: { value: 'X', help: 'databases: up to this position' },
+      before: { value: 'WHAT', help: "databases: up to before the latest 'DROP orders'" },
       beforeXid: { value: 'N', help: 'databases: up to before this transaction' },
       name: { value: 'P', help: 'databases: up to this restore point' },
       immediate: { help: 'databases: as soon as it is consistent' },

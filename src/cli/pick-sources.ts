@@ -74,6 +74,7 @@ function unknownSource(name: string, is: string, known: readonly string[]): Fail
 
 const databaseOptions = [
   'lsn',
+  'before',
   'beforeXid',
   'name',
   'immediate',

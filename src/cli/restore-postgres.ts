@@ -9,9 +9,13 @@ import {
   type RestoredCluster,
 } from '../recovery/restore-cluster.ts'
 import type { RecoveryGoal } from '../recovery/cluster-log.ts'
-import type { StoredSnapshot } from '../repo/snapshots.ts'
+import { resolveGoal } from '../recovery/recovery-goal.ts'
+import type { Access } from '../repo/keys.ts'
+import { listLogs } from '../repo/logs.ts'
+import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
 import { formatLsn, parseLsn } from '../sources/postgres/lsn.ts'
-import type { InputOf } from './commands.ts'
+import { formatTime, type ResolvedTarget, type WantedTarget } from '../sources/postgres/recovery-target.ts'
+import { type InputOf, optionFlag } from './commands.ts'
 import type { CommandContext } from './context.ts'
 import { formatBytes, formatCounted, formatDuration } from './human.ts'
 import type { OpenedRepository } from './open-repository.ts'
@@ -20,25 +24,30 @@ import { note, printEvent, printSummary, showMoment, warn } from './print.ts'
 import { beginProgress, endProgress, updateProgress } from './progress.ts'
 import { rebuiltFacts, warnRebuilt } from './rebuilt.ts'
 
-/** Fails: as restoreCluster(), usage.invalid. */
+/**
+ * `chosen`: by --snapshot or --at, else the latest. Fails: as restoreCluster() and resolveGoal(),
+ * usage.invalid.
+ */
 export async function restorePostgres(
   context: CommandContext,
   repository: OpenedRepository,
-  snapshot: StoredSnapshot,
+  chosen: StoredSnapshot,
   input: InputOf<'restore'>,
 ): Promise<number> {
   const { printer, clock, signal } = context
   refuseFileOptions(input)
+  const timeline = timelineOf(input.timeline)
+  const { snapshot, goal } = await chooseGoal(context, repository, { chosen, input, timeline })
   const to = resolve(context.cwd, input.to)
   const moment = showMoment(printer, Date.parse(snapshot.completed))
-  note(printer, `Restoring the cluster "${snapshot.source}" as of ${moment} (${snapshot.id}) to ${to}`)
+  note(printer, `Restoring the cluster "${snapshot.source}" from ${snapshot.id} of ${moment} to ${to}`)
   const progress = beginProgress(printer, clock, `restore ${snapshot.source}`)
   try {
     const summary = await restoreCluster(repository.access, repository.host, snapshot, {
       to,
       tablespaceMap: tablespaceMapOf(input.tablespaceMap),
-      goal: goalOf(input),
-      timeline: timelineOf(input.timeline),
+      goal,
+      timeline,
       dryRun: input.dryRun,
       noOwner: input.noOwner,
       workers: repository.workers,
@@ -53,14 +62,88 @@ export async function restorePostgres(
   }
 }
 
-/** A snapshot by name is meant as it is; else as far as the log goes. Fails: usage.invalid. */
-function goalOf({ lsn, exclusive, immediate, snapshot }: InputOf<'restore'>): RecoveryGoal | undefined {
-  if (lsn !== undefined) return { kind: 'lsn', lsn: parseLsn(lsn), isExclusive: exclusive }
-  if (exclusive) {
-    const must = 'it must come with a position, such as --lsn'
-    throw new Failure('usage.invalid', `Cannot use --exclusive: ${must}`)
+interface Choosing {
+  readonly chosen: StoredSnapshot
+  readonly input: InputOf<'restore'>
+  readonly timeline: number | undefined
+}
+
+/** The backup and the position. A snapshot by name, and nothing else said, is meant as it is. */
+async function chooseGoal(
+  context: CommandContext,
+  { access }: OpenedRepository,
+  { chosen, input, timeline }: Choosing,
+): Promise<{ snapshot: StoredSnapshot; goal: RecoveryGoal | undefined }> {
+  const target = targetOf(input)
+  if (target === undefined) {
+    const isAsItIs = input.immediate || input.snapshot !== undefined
+    return { snapshot: chosen, goal: isAsItIs ? undefined : { kind: 'latest' } }
   }
-  return immediate || snapshot !== undefined ? undefined : { kind: 'latest' }
+  const { domain, source } = chosen
+  if (target.kind === 'time' && !(await hasLog(access, { domain, source }))) {
+    warn(
+      context.printer,
+      `"${source}" has no log in the repository: the snapshot before that moment is taken`,
+    )
+    return { snapshot: chosen, goal: undefined }
+  }
+  const { snapshots } = await listSnapshots(access.store, access.config, { domain, source })
+  const among = input.snapshot === undefined ? snapshots : [chosen]
+  const { snapshot, target: found } = await resolveGoal(access, among, { target, timeline })
+  noteTarget(context, found)
+  return { snapshot, goal: { kind: 'lsn', lsn: found.lsn, isExclusive: !found.isInclusive } }
+}
+
+/** What the command line names; at most one. Fails: usage.invalid. */
+function targetOf(input: InputOf<'restore'>): WantedTarget | undefined {
+  const { lsn, at, name, beforeXid, before, immediate, exclusive } = input
+  const given = { lsn, at, name, beforeXid, before, immediate: immediate || undefined }
+  const named = Object.entries(given).filter(([, value]) => value !== undefined)
+  if (named.length > 1) {
+    const flags = named.map(([key]) => optionFlag(key)).join(' and ')
+    throw new Failure('usage.invalid', `Cannot use ${flags} together: one of them says where to stop`)
+  }
+  if (exclusive && lsn === undefined && at === undefined)
+    throw new Failure('usage.invalid', 'Cannot use --exclusive: it must come with --lsn or --at')
+  const isInclusive = !exclusive
+  if (lsn !== undefined) return { kind: 'lsn', lsn: parseLsn(lsn), isInclusive }
+  if (at !== undefined) return { kind: 'time', at: BigInt(Math.round(at)) * 1000n, isInclusive }
+  if (name !== undefined) return { kind: 'name', name }
+  if (beforeXid !== undefined) return { kind: 'xid', xid: xidOf(beforeXid), isInclusive: false }
+  return before === undefined ? undefined : { kind: 'drop', name: droppedName(before) }
+}
+
+/** Fails: usage.invalid. */
+function xidOf(text: string): number {
+  const xid = Number(text)
+  if (Number.isInteger(xid) && xid > 2 && xid < 2 ** 32) return xid
+  throw new Failure(
+    'usage.invalid',
+    `Cannot use --before-xid ${text}: it must be a number from 3 to 4294967295`,
+  )
+}
+
+/** Fails: usage.invalid. */
+function droppedName(text: string): string {
+  const parts = /^(?:drop|truncate)\s+(?:table\s+|database\s+)?(\S.*)$/i.exec(text.trim())
+  if (parts !== null) return parts[1]!.trim()
+  throw new Failure(
+    'usage.invalid',
+    `Cannot use --before "${text}": it must be 'DROP NAME' or 'TRUNCATE NAME'`,
+  )
+}
+
+async function hasLog(access: Access, of: { domain: string; source: string }): Promise<boolean> {
+  return (await listLogs(access, of)).branches.length > 0
+}
+
+function noteTarget({ printer }: CommandContext, { kept, lost, clock }: ResolvedTarget): void {
+  const last = kept?.at === undefined ? 'nothing after the backup' : `commits up to ${formatTime(kept.at)}`
+  const out = formatCounted(lost.count, 'later commit')
+  const first = lost.first?.at === undefined ? '' : `, the first of ${formatTime(lost.first.at)}`
+  note(printer, `It will hold ${last}, and leave out ${out}${first}`)
+  if (clock.stepBack > 0n)
+    warn(printer, `the server's clock went back by ${Number(clock.stepBack / 1000n)} ms at most in this log`)
 }
 
 /** Fails: usage.invalid. */

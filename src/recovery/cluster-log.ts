@@ -11,21 +11,13 @@ import { pathBytes } from '../base/file-entry.ts'
 import { describeError, errnoOf, Failure, isFailure } from '../base/failure.ts'
 import type { Access } from '../repo/keys.ts'
 import { coverage, missingPositions, type PositionRange } from '../repo/log-coverage.ts'
-import { readLog, readLogFile } from '../repo/log-reader.ts'
+import { readLog } from '../repo/log-reader.ts'
 import { rangesOf, type LogTable } from '../repo/log-table.ts'
-import { listLogs, type LogList } from '../repo/logs.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
-import {
-  formatLsn,
-  historyName,
-  parseHistory,
-  segmentName,
-  segmentStart,
-  type Lsn,
-  type TimelineStep,
-} from '../sources/postgres/lsn.ts'
-import { historyFile, parseWalBranch, walBranch } from '../sources/postgres/wal-branch.ts'
+import { formatLsn, historyName, segmentName, segmentStart, type Lsn } from '../sources/postgres/lsn.ts'
+import { parseWalBranch, walBranch } from '../sources/postgres/wal-branch.ts'
 import { feedWal, newWalReader, recordLsn, type OnRecord } from '../sources/postgres/wal-reader.ts'
+import { isAncestor, newestTimeline, readTimelines, type Timelines } from './timelines.ts'
 
 /** A position to recover to. */
 export type RecoveryGoal =
@@ -58,12 +50,6 @@ export interface RecoveryTarget {
   readonly timeline: number
 }
 
-interface Timelines {
-  readonly systemId: string
-  readonly tables: ReadonlyMap<number, LogTable>
-  readonly histories: ReadonlyMap<number, { readonly text: string; readonly steps: readonly TimelineStep[] }>
-}
-
 /**
  * What is to be done to bring `snapshot` to the goal; undefined when the log of the repository does not reach
  * beyond the backup and nothing more is wanted. Fails: restore.refused (the goal lies before the backup's
@@ -83,7 +69,7 @@ export async function planRecovery(
   if (log === undefined || base === undefined)
     throw refused(`snapshot ${snapshot.id} does not say where its log is`)
   const { domain, source } = snapshot
-  const known = await readTimelines(access, await listLogs(access, { domain, source }), base.systemId)
+  const known = await readTimelines(access, { domain, source, systemId: base.systemId })
   const { goal, segmentBytes } = wanted
   const end = BigInt(log.to)
   if (goal.kind === 'lsn' && goal.lsn < end)
@@ -141,40 +127,6 @@ interface SeenRecords {
   last: Lsn | undefined
   /** The first one at the goal or behind it, of the newest timeline. */
   hit: Lsn | undefined
-}
-
-async function readTimelines(access: Access, list: LogList, systemId: string): Promise<Timelines> {
-  const tables = new Map<number, LogTable>()
-  const histories = new Map<number, { text: string; steps: TimelineStep[] }>()
-  for (const table of list.branches) {
-    const branch = parseWalBranch(table.branch)
-    if (branch?.systemId === systemId) tables.set(branch.timeline, table)
-  }
-  for (const file of list.files) {
-    const branch = parseWalBranch(file.place.branch)
-    if (branch?.systemId !== systemId || file.place.file !== historyFile(branch.timeline)) continue
-    const text = Buffer.from((await readLogFile(access, file)).body).toString('utf8')
-    histories.set(branch.timeline, { text, steps: parseHistory(branch.timeline, text) })
-  }
-  return { systemId, tables, histories }
-}
-
-/** The newest one that comes from where the backup ended. */
-function newestTimeline(known: Timelines, base: number, end: Lsn): number {
-  const ids = [...known.tables.keys()].filter(
-    (id) => id > base && leavesAt(known, id, base, end) !== undefined,
-  )
-  return Math.max(base, ...ids)
-}
-
-/** Where `timeline`, or one it comes from, has left `base`; undefined if it does not come from there. */
-function leavesAt(known: Timelines, timeline: number, base: number, after: Lsn): Lsn | undefined {
-  const step = known.histories.get(timeline)?.steps.find((each) => each.timeline === base)
-  return step !== undefined && step.end >= after ? step.end : undefined
-}
-
-function isAncestor(known: Timelines, timeline: number, of: number): boolean {
-  return known.histories.get(of)?.steps.some((step) => step.timeline === timeline) === true
 }
 
 /** Timeline by timeline from the backup's to the wanted one; the last as far as the goal asks for. */

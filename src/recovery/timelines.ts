@@ -1,0 +1,53 @@
+/** The timelines of one cluster as far as its log is in the repository. */
+import type { Access } from '../repo/keys.ts'
+import { readLogFile } from '../repo/log-reader.ts'
+import type { LogTable } from '../repo/log-table.ts'
+import { listLogs } from '../repo/logs.ts'
+import { parseHistory, type Lsn, type TimelineStep } from '../sources/postgres/lsn.ts'
+import { historyFile, parseWalBranch } from '../sources/postgres/wal-branch.ts'
+
+export interface Timelines {
+  readonly systemId: string
+  readonly tables: ReadonlyMap<number, LogTable>
+  readonly histories: ReadonlyMap<number, { readonly text: string; readonly steps: readonly TimelineStep[] }>
+}
+
+/** Fails: repo.corrupt, source.failed (a history that is none), key.role, storage.*. */
+export async function readTimelines(
+  access: Access,
+  of: { readonly domain: string; readonly source: string; readonly systemId: string },
+): Promise<Timelines> {
+  const { domain, source, systemId } = of
+  const list = await listLogs(access, { domain, source })
+  const tables = new Map<number, LogTable>()
+  const histories = new Map<number, { text: string; steps: TimelineStep[] }>()
+  for (const table of list.branches) {
+    const branch = parseWalBranch(table.branch)
+    if (branch?.systemId === systemId) tables.set(branch.timeline, table)
+  }
+  for (const file of list.files) {
+    const branch = parseWalBranch(file.place.branch)
+    if (branch?.systemId !== systemId || file.place.file !== historyFile(branch.timeline)) continue
+    const text = Buffer.from((await readLogFile(access, file)).body).toString('utf8')
+    histories.set(branch.timeline, { text, steps: parseHistory(branch.timeline, text) })
+  }
+  return { systemId, tables, histories }
+}
+
+/** The newest one that comes from where the backup ended. */
+export function newestTimeline(known: Timelines, base: number, end: Lsn): number {
+  const ids = [...known.tables.keys()].filter(
+    (id) => id > base && leavesAt(known, id, base, end) !== undefined,
+  )
+  return Math.max(base, ...ids)
+}
+
+/** Where `timeline`, or one it comes from, has left `base`; undefined if it does not come from there. */
+function leavesAt(known: Timelines, timeline: number, base: number, after: Lsn): Lsn | undefined {
+  const step = known.histories.get(timeline)?.steps.find((each) => each.timeline === base)
+  return step !== undefined && step.end >= after ? step.end : undefined
+}
+
+export function isAncestor(known: Timelines, timeline: number, of: number): boolean {
+  return known.histories.get(of)?.steps.some((step) => step.timeline === timeline) === true
+}
