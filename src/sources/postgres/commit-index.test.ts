@@ -347,6 +347,17 @@ test('feedIndexer() refuses log behind its end', () => {
   )
 })
 
+test('after a failure the notes say that log is unread, and reading does not go on', () => {
+  const log = writeLog([{ manager: 1, info: 0x80, xid: 5, parts: commitParts([]) }])
+  const indexer = newIndexer({ at: BigInt(MIB), segmentBytes: MIB, major: 15, checkCrc: true })
+  const isFailed = (error: unknown): boolean => isFailure(error, 'source.failed')
+  assert.equal(takeNotes(indexer).isUnread, false)
+  for (let turn = 0; turn < 2; turn++) {
+    assert.throws(() => feedIndexer(indexer, log), isFailed)
+    assert.equal(takeNotes(indexer).isUnread, true)
+  }
+})
+
 test('recordEnd() counts the headers of pages as the server does', () => {
   const end = (lsn: bigint, length: number): bigint => recordEnd(lsn, length, MIB)
   assert.equal(end(40n, 34), 80n)

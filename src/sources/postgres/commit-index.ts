@@ -69,6 +69,8 @@ export interface LogIndexer {
   readonly record: WalRecord
   gathered: Gathered
   changeCount: number
+  /** Reading failed, and will not go on. */
+  hasFailed: boolean
   /** The last record: its position is worked out when it is asked for, a bigint for each would cost. */
   lastBase: Lsn
   lastOffset: number
@@ -100,6 +102,7 @@ export function newIndexer(options: {
     record: newWalRecord(),
     gathered: nothing(),
     changeCount: 0,
+    hasFailed: false,
     lastBase: 0n,
     lastOffset: 0,
     lastBytes: 0,
@@ -112,19 +115,22 @@ export function newIndexer(options: {
  * Reads on: `bytes` are those at `indexer.reader.next`. Keeps no view of them. Fails: source.failed when the
  * bytes are no log, a record's checksum is wrong, or the log had ended before them.
  */
-export function feedIndexer({ reader }: LogIndexer, bytes: Buffer): void {
-  const { endedAt, next } = reader
-  if (endedAt !== undefined && bytes.length > 0)
+export function feedIndexer(indexer: LogIndexer, bytes: Buffer): void {
+  const { endedAt, next } = indexer.reader
+  const wasRead = !indexer.hasFailed
+  indexer.hasFailed = true
+  if (!wasRead || (endedAt !== undefined && bytes.length > 0))
     throw new Failure(
       'source.failed',
-      `Cannot read the log at ${formatLsn(next)}: it ended at ${formatLsn(endedAt)}`,
+      `Cannot read the log at ${formatLsn(next)}: ${wasRead ? 'it had ended' : 'reading it has failed'} before`,
     )
-  feedWal(reader, bytes)
+  feedWal(indexer.reader, bytes)
+  indexer.hasFailed = false
 }
 
 /**
  * What ended in the bytes fed since the last call. Names and marks are empty: they come from elsewhere.
- * Records that are not whole yet will be in the next notes.
+ * Records that are not whole yet will be in the next notes. After a failure they say that log is unread.
  */
 export function takeNotes(indexer: LogIndexer): LogNotes {
   const { gathered, reader } = indexer
@@ -135,7 +141,8 @@ export function takeNotes(indexer: LogIndexer): LogNotes {
     span.last = indexer.lastBase + BigInt(indexer.lastOffset)
     span.end = recordEnd(span.last, indexer.lastBytes, reader.segmentBytes)
   }
-  return { ...lists, span, changes: listChanges(changes), names: [], marks: [] }
+  const isUnread = indexer.hasFailed
+  return { ...lists, span, isUnread, changes: listChanges(changes), names: [], marks: [] }
 }
 
 function nothing(): Gathered {

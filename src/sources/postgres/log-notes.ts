@@ -10,6 +10,8 @@ import type { RelationFiles } from './wal-events.ts'
 export interface LogNotes {
   /** undefined: no record ended in the stretch. */
   readonly span: RecordSpan | undefined
+  /** Log of the stretch could not be read, from some record on: nobody knows what it holds. */
+  readonly isUnread: boolean
   /** Commits and aborts in the order of the log, which need not be that of their times. */
   readonly ends: readonly TransactionNote[]
   readonly prepares: readonly PrepareNote[]
@@ -153,6 +155,7 @@ export const NO_CHANGES: RowCounts = { inserted: 0, updated: 0, deleted: 0 }
 /** Notes of an empty stretch. */
 export const NO_NOTES: LogNotes = {
   span: undefined,
+  isUnread: false,
   ends: [],
   prepares: [],
   points: [],
@@ -170,8 +173,6 @@ export const NO_NOTES: LogNotes = {
 
 /** Notes of stretches that follow each other, as those of the whole. */
 export function mergeNotes(parts: readonly LogNotes[]): LogNotes {
-  const spans = parts.flatMap(({ span }) => (span === undefined ? [] : [span]))
-  const [first, last] = [spans[0], spans.at(-1)]
   const changes = new Map<string, ChangeNote>()
   for (const change of parts.flatMap((part) => part.changes)) {
     const { tablespace, database, relation } = change.files
@@ -180,7 +181,8 @@ export function mergeNotes(parts: readonly LogNotes[]): LogNotes {
     changes.set(key, known === undefined ? change : { files: change.files, ...addRows(known, change) })
   }
   return {
-    span: first && last && { ...last, first: first.first, previous: first.previous },
+    span: mergeSpans(parts.flatMap(({ span }) => span ?? [])),
+    isUnread: parts.some((part) => part.isUnread),
     ends: parts.flatMap((part) => part.ends),
     prepares: parts.flatMap((part) => part.prepares),
     points: parts.flatMap((part) => part.points),
@@ -195,6 +197,15 @@ export function mergeNotes(parts: readonly LogNotes[]): LogNotes {
     names: parts.flatMap((part) => part.names),
     marks: parts.flatMap((part) => part.marks),
   }
+}
+
+/** Where records are missing in between it begins behind them: whoever follows the chain will see it. */
+function mergeSpans(spans: readonly RecordSpan[]): RecordSpan | undefined {
+  return spans.reduce<RecordSpan | undefined>((whole, span) => {
+    if (whole === undefined || (span.previous !== whole.last && span.first > whole.last)) return span
+    if (span.last <= whole.last) return whole
+    return { ...span, first: whole.first, previous: whole.previous }
+  }, undefined)
 }
 
 function addRows(a: RowCounts, b: RowCounts): RowCounts {

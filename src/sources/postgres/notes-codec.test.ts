@@ -53,6 +53,7 @@ const notesOf: fc.Arbitrary<LogNotes> = fc.record({
       .map(([previous, first, last, to]) => ({ first: first!, previous: previous!, last: last!, end: to! })),
     { nil: undefined },
   ),
+  isUnread: fc.boolean(),
   ends: list(end),
   prepares: list(fc.record({ lsn: place, at: i64, xid: u32, name: text })),
   points: list(fc.record({ lsn: place, at: i64, name: text })),

@@ -2,9 +2,10 @@
  * The bytes of LogNotes: what a log object carries as its notes. Pure. Lists lie by column, as differences to
  * the item before, so that a commit takes about 8 bytes before compression.
  *
- * Version u8 1, then: span (u8 0, or 1 and four positions); the lists ends, prepares, points, drops,
- * truncates, changes, checkpoints, promotions, backup ends, names, marks, each a count and its columns; drops
- * omitted; other changes. Columns: notes-columns.ts. Runs of subtransactions follow the columns of ends.
+ * Version u8 1, then: flags u8 (1: a span, 2: unread); four positions if there is a span; the lists ends,
+ * prepares, points, drops, truncates, changes, checkpoints, promotions, backup ends, names, marks, each a
+ * count and its columns; drops omitted; other changes. Columns: notes-columns.ts. Runs of subtransactions
+ * follow the columns of ends.
  */
 import {
   corrupt,
@@ -48,6 +49,7 @@ const NOTES_BYTES_MAX = 4 * 1024 * 1024
 const VERSION = 1
 const FLAG = { commit: 1, prepared: 2, thinned: 4 } as const
 const FLAGS = 8
+const SPAN = { has: 1, unread: 2 } as const
 /** Least bytes of one item of each list: a count that cannot fit is refused before anything is made for it. */
 const LEAST = {
   ends: 6,
@@ -81,7 +83,7 @@ export function decodeNotes(bytes: Uint8Array): LogNotes {
   if (version > VERSION)
     throw new Failure('repo.newer', `Cannot read ${WHAT}: they have version ${version} (known: ${VERSION})`)
   const lists = {
-    span: getSpan(reader),
+    ...getSpan(reader),
     ends: getEnds(reader),
     prepares: getPrepares(reader),
     points: getPoints(reader),
@@ -202,19 +204,20 @@ function encodeOne(notes: LogNotes): Buffer {
   return finishBytes(writer)
 }
 
-function putSpan(writer: ByteWriter, { span }: LogNotes): void {
-  putU8(writer, span === undefined ? 0 : 1)
+function putSpan(writer: ByteWriter, { span, isUnread }: LogNotes): void {
+  putU8(writer, (span === undefined ? 0 : SPAN.has) + (isUnread ? SPAN.unread : 0))
   if (span === undefined) return
   for (const lsn of [span.first, span.previous, span.last, span.end]) putBig(writer, lsn)
 }
 
-function getSpan(reader: ByteReader): LogNotes['span'] {
-  const has = getU8(reader)
-  if (has > 1) throw corrupt(WHAT, `has a span of kind ${has}`)
-  if (has === 0) return undefined
+function getSpan(reader: ByteReader): Pick<LogNotes, 'span' | 'isUnread'> {
+  const flags = getU8(reader)
+  if (flags > SPAN.has + SPAN.unread) throw corrupt(WHAT, `has the unknown flags ${flags}`)
+  const isUnread = (flags & SPAN.unread) !== 0
+  if ((flags & SPAN.has) === 0) return { span: undefined, isUnread }
   const [first, previous, last, end] = [getBig(reader), getBig(reader), getBig(reader), getBig(reader)]
   if (first > last || last > end) throw corrupt(WHAT, 'has a span that ends before it begins')
-  return { first, previous, last, end }
+  return { span: { first, previous, last, end }, isUnread }
 }
 
 function putEnds(writer: ByteWriter, ends: readonly TransactionNote[]): void {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isFailure, type FailureCode } from '../../base/failure.ts'
-import { NO_NOTES, type LogNotes, type TransactionNote } from './log-notes.ts'
+import { mergeNotes, NO_NOTES, type LogNotes, type TransactionNote } from './log-notes.ts'
 import { addNames, newNameHistory } from './name-history.ts'
 import { formatTime, resolveTarget, type ResolvedTarget, type WantedTarget } from './recovery-target.ts'
 import type { NotesPiece, TargetLog } from './target-log.ts'
@@ -231,17 +231,38 @@ test('before a drop: the newest of that name, by what the files were called then
 
 test('a gap is refused with its positions, unless the target lies before it', async () => {
   const holed = logOf([PLAIN[0]!, PLAIN[1]!, { ...PLAIN[2]!, from: 4400n }])
-  const gap = { code: 'source.gap', says: /missing from 0\/FA0 to 0\/1130/ } as const
+  const gap = { code: 'source.gap', says: /missing, .*from 0\/FA0 to 0\/1130/ } as const
   assert.deepEqual(await stop(holed, time(250)), [3120n, false, 3])
   await refuse(holed, time(350), gap)
   await refuse(holed, { kind: 'latest' }, gap)
   await refuse(holed, { kind: 'lsn', lsn: 5000n, isInclusive: true }, gap)
   const late = logOf(PLAIN.slice(1))
-  await refuse(late, time(250), { code: 'source.gap', says: /missing from 0\/3E8 to 0\/7D0/ })
+  await refuse(late, time(250), { code: 'source.gap', says: /missing, .*from 0\/3E8 to 0\/7D0/ })
   // The positions are all there, but notes of a record in between are not.
   const span = { first: 4160n, previous: 4080n, last: 7920n, end: 8000n }
   const unnoted = logOf([PLAIN[0]!, PLAIN[1]!, { ...PLAIN[2]!, notes: { ...PLAIN[2]!.notes, span } }])
-  await refuse(unnoted, { kind: 'latest' }, { code: 'source.gap', says: /missing from 0\/FA0 to 0\/1040/ })
+  await refuse(unnoted, { kind: 'latest' }, { code: 'source.gap', says: /missing, .*from 0\/FA0 to 0\/1040/ })
+})
+
+test('log that could not be read is a gap behind what was noted of it', async () => {
+  const unread = { ...PLAIN[1]!, notes: { ...PLAIN[1]!.notes, isUnread: true } }
+  for (const pieces of [
+    [PLAIN[0]!, unread, PLAIN[2]!],
+    [PLAIN[0]!, unread],
+  ]) {
+    assert.equal((await resolveTarget(logOf(pieces), time(250))).lsn, 3120n)
+    for (const wanted of [time(340), { kind: 'latest' } as const, { kind: 'drop', name: 'orders' } as const])
+      await refuse(logOf(pieces), wanted, { code: 'source.gap', says: /could not be read, from 0\/FA0/ })
+  }
+})
+
+test('mergeNotes() keeps a break in the chain visible', async () => {
+  const [, second, third] = PLAIN
+  const late = { ...third!.notes, span: { first: 4160n, previous: 4080n, last: 7920n, end: 8000n } }
+  const merged = { timeline: 1, from: 2000n, to: 8000n, notes: mergeNotes([second!.notes, late]) }
+  await refuse(logOf([PLAIN[0]!, merged]), { kind: 'latest' }, { code: 'source.gap', says: /missing/ })
+  const sound = { ...merged, notes: mergeNotes([second!.notes, third!.notes]) }
+  assert.deepEqual(await stop(logOf([PLAIN[0]!, sound]), { kind: 'latest' }), [7920n, true, 0])
 })
 
 test('across a timeline switch only what belongs to the history counts', async () => {

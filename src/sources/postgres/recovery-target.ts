@@ -373,7 +373,7 @@ function tooEarly(state: Resolving, is: string): Failure {
 function cutOff(state: Resolving): Failure {
   const { gap } = state.walk
   const places = gap === undefined ? 'somewhere' : `from ${formatLsn(gap.from)} to ${formatLsn(gap.to)}`
-  return refused(state, `the log is missing ${places}`, 'source.gap')
+  return refused(state, `the log is missing, or could not be read, ${places}`, 'source.gap')
 }
 
 /** With the points that can be had instead: the base, the end of the log, and what is like the wanted one. */

@@ -39,6 +39,7 @@ export interface LogWalk {
   covered: Lsn
   /** Last whole record up to there. */
   last: { readonly lsn: Lsn; readonly end: Lsn } | undefined
+  /** Log that is missing, or that could not be read when its notes were taken. */
   gap: { readonly from: Lsn; readonly to: Lsn } | undefined
   /** Latest mark of the chosen timeline; those of older ones say nothing of what came after the switch. */
   coveredTime: bigint | undefined
@@ -78,11 +79,14 @@ export async function* walkLog(walk: LogWalk): AsyncGenerator<Stretch, void> {
     const limit = endOf(walk.log, piece.timeline)
     if (limit === undefined || piece.from > limit) continue
     const { notes } = piece
-    if (piece.to > base.start && limit > base.start) takePiece(walk, piece, limit)
-    if (piece.timeline === timeline && walk.gap === undefined)
+    const isAfterBase = piece.to > base.start && limit > base.start
+    if (isAfterBase) takePiece(walk, piece, limit)
+    if (piece.timeline === timeline && walk.gap === undefined && !notes.isUnread)
       for (const { serverTime } of notes.marks)
         if (walk.coveredTime === undefined || serverTime > walk.coveredTime) walk.coveredTime = serverTime
     yield* stretchesOf(walk, notes, limit)
+    // What was noted before reading failed counts; behind it there may be anything.
+    if (notes.isUnread && isAfterBase) walk.gap ??= { from: walk.last?.end ?? piece.from, to: walk.covered }
   }
 }
 
