@@ -1,5 +1,4 @@
 /** The making of one segment's content: a lane's equipment, and the draft of chunks and extents it fills. */
-import type { KeyObject } from 'node:crypto'
 import { readSync } from 'node:fs'
 import { newWriter } from '../base/bytes.ts'
 import type { Clock } from '../base/clock.ts'
@@ -7,6 +6,7 @@ import { encodeExtents, type ChunkRef, type Extent, type Extents } from '../form
 import type { ChunkClass } from '../format/pack.ts'
 import type { ChunkSizes } from '../repo/chunker.ts'
 import { hasRoom, makeRoom, saveChunkNow, type Saver } from '../repo/saver.ts'
+import type { PageHasher } from './page-hash.ts'
 
 /** One thread's equipment. `window` is reused for every file and bounds what is in memory. */
 export interface Lane {
@@ -15,8 +15,7 @@ export interface Lane {
   readonly sizes: ChunkSizes
   readonly runBytes: number
   readonly inlineBytesMax: number
-  /** A KeyObject: with raw bytes a hash of a page takes three times as long. */
-  readonly pageKey: KeyObject
+  readonly pageHasher: PageHasher
   readonly window: Buffer
   readonly clock: Clock
   /** Of page files in this backup: what changed pages took, and what rewriting runs did (page-patch.ts). */

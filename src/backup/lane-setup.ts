@@ -1,10 +1,10 @@
 /** Makes a lane from settings that can be posted to a thread. */
-import { createSecretKey } from 'node:crypto'
 import { systemClock, type Clock } from '../base/clock.ts'
 import { hkdf } from '../format/seal.ts'
 import { gearTable, type ChunkSizes } from '../repo/chunker.ts'
 import type { Saver } from '../repo/saver.ts'
 import type { Lane } from './draft.ts'
+import { newPageHasher } from './page-hash.ts'
 
 export interface LaneSettings {
   readonly sizes: ChunkSizes
@@ -22,7 +22,7 @@ export function newLane(saver: Saver, settings: LaneSettings, clock: Clock = sys
     ...settings,
     saver,
     table: gearTable(idKey),
-    pageKey: createSecretKey(hkdf(idKey, '', 'backstock/1 page hash')),
+    pageHasher: newPageHasher(hkdf(idKey, '', 'backstock/1 page hash')),
     window: Buffer.allocUnsafeSlow(settings.sizes.maxBytes + WINDOW_SPARE_BYTES),
     clock,
     rewrites: { changedBytes: 0, rewrittenBytes: 0 },

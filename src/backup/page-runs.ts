@@ -2,11 +2,11 @@
  * A database file as the runs of pages in which it is read and hashed. Runs that lie in holes of the file are
  * not read: their hashes are those of zero pages. Not here: what is stored of it (pages.ts, page-patch.ts).
  */
-import { createHmac } from 'node:crypto'
 import { PAGE_HASH_BYTES } from '../format/content.ts'
 import type { PageSegment } from '../repo/tree-cache.ts'
 import type { DataRange } from '../sources/files/read.ts'
 import { readFully, type Draft, type Lane } from './draft.ts'
+import { putPageHash } from './page-hash.ts'
 
 /** One segment of a page file, open for reading. */
 export interface PageFile {
@@ -43,7 +43,7 @@ export function runFile(lane: Lane, file: PageFile): RunFile {
     ...file,
     runBytes,
     hasData: pagesWithData(file),
-    zeroHash: hashPage(lane, Buffer.alloc(pageBytes)),
+    zeroHash: hashOfZeros(lane, pageBytes),
   }
 }
 
@@ -72,16 +72,15 @@ export function hashRun(lane: Lane, file: RunFile, run: Run, hashes: Buffer, at:
   let to = ((at - file.offset) / file.pageBytes) * PAGE_HASH_BYTES
   for (let start = 0; start < run.length; start += file.pageBytes, to += PAGE_HASH_BYTES) {
     const length = Math.min(run.length - start, file.pageBytes)
-    hashOfPage(lane, file, run, { start, length }).copy(hashes, to, 0, PAGE_HASH_BYTES)
+    if (run.bytes !== undefined)
+      putPageHash(lane.pageHasher, run.bytes.subarray(start, start + length), hashes, to)
+    else if (length === file.pageBytes) file.zeroHash.copy(hashes, to)
+    else putPageHash(lane.pageHasher, Buffer.alloc(length), hashes, to)
   }
 }
 
-function hashOfPage(lane: Lane, file: RunFile, run: Run, page: { start: number; length: number }): Buffer {
-  if (run.bytes !== undefined) return hashPage(lane, run.bytes.subarray(page.start, page.start + page.length))
-  return page.length === file.pageBytes ? file.zeroHash : hashPage(lane, Buffer.alloc(page.length))
-}
-
-/** The whole hash; PAGE_HASH_BYTES of it are kept. */
-export function hashPage(lane: Lane, page: Uint8Array): Buffer {
-  return createHmac('sha256', lane.pageKey).update(page).digest()
+function hashOfZeros(lane: Lane, pageBytes: number): Buffer {
+  const zeroHash = Buffer.alloc(PAGE_HASH_BYTES)
+  putPageHash(lane.pageHasher, Buffer.alloc(pageBytes), zeroHash, 0)
+  return zeroHash
 }

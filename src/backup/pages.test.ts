@@ -17,7 +17,7 @@ import {
   openHeader,
   openPackKey,
 } from '../format/pack.ts'
-import { newKeyPair } from '../format/seal.ts'
+import { hkdf, newKeyPair } from '../format/seal.ts'
 import { attachIndex, beginSession, openIndex } from '../repo/chunk-index.ts'
 import { decompress } from '../repo/compress.ts'
 import { flushSaver, newSaver } from '../repo/saver.ts'
@@ -158,9 +158,10 @@ function checkContent(chain: Chain, result: SegmentResult, bytes: Buffer): void 
 
 function checkHashes(chain: Chain, result: SegmentResult, bytes: Buffer, pageBytes: number): void {
   const hashes: Buffer[] = []
+  const key = hkdf(chain.lane.saver.keys.idKey, '', 'backstock/1 page hash')
   for (let at = 0; at < bytes.length; at += pageBytes) {
     const page = bytes.subarray(at, at + pageBytes)
-    hashes.push(createHmac('sha256', chain.lane.pageKey).update(page).digest().subarray(0, 16))
+    hashes.push(createHmac('sha256', key).update(page).digest().subarray(0, 16))
   }
   assert.ok(Buffer.concat(hashes).equals(Buffer.from(result.hashes!)), 'hashes are those of the pages')
 }

@@ -9,7 +9,7 @@ import { hasRoom, makeRoom, saveChunkNow } from '../repo/saver.ts'
 import { damagedPages } from '../sources/postgres/page-check.ts'
 import type { PageFormat } from '../sources/source.ts'
 import type { Lane } from './draft.ts'
-import { hashPage } from './page-runs.ts'
+import { putPageHash } from './page-hash.ts'
 
 /** Divides a segment; a multiple of every run of pages. */
 export const PIECE_BYTES = 1024 * 1024
@@ -102,8 +102,8 @@ async function saveOne(lane: Lane, saved: Saved, kind: ChunkClass, bytes: Uint8A
 }
 
 function hashPages(lane: Lane, bytes: Uint8Array, pageBytes: number): Uint8Array {
-  const hashes = new Uint8Array(Math.ceil(bytes.length / pageBytes) * PAGE_HASH_BYTES)
+  const hashes = Buffer.allocUnsafeSlow(Math.ceil(bytes.length / pageBytes) * PAGE_HASH_BYTES)
   for (let at = 0, to = 0; at < bytes.length; at += pageBytes, to += PAGE_HASH_BYTES)
-    hashes.set(hashPage(lane, bytes.subarray(at, at + pageBytes)).subarray(0, PAGE_HASH_BYTES), to)
+    putPageHash(lane.pageHasher, bytes.subarray(at, at + pageBytes), hashes, to)
   return hashes
 }
