@@ -58,6 +58,7 @@ export function startShip(
     connect: () => connectTo(current()),
     slot: 'backstock',
     spoolBytesMax: 4 * 1024 ** 3,
+    readNames: undefined,
     clock: systemClock,
   })
   const options = { spool: join(repository.folder, 'spool'), clock: systemClock, signal: end.signal, onEvent }

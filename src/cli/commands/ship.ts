@@ -4,7 +4,10 @@ import { join } from 'node:path'
 import { ship, type ShipEvent } from '../../backup/ship.ts'
 import { Failure } from '../../base/failure.ts'
 import type { PostgresSourceConfig } from '../../protocol/config.ts'
-import { connectReplication } from '../../sources/postgres/connect.ts'
+import { connectReplication, connectSql } from '../../sources/postgres/connect.ts'
+import { readNames, type NameSnapshot } from '../../sources/postgres/relation-names.ts'
+import type { ServerTarget } from '../../sources/postgres/server-place.ts'
+import { closeSql } from '../../sources/postgres/sql-session.ts'
 import { walSource } from '../../sources/postgres/wal-feed.ts'
 import type { InputOf } from '../commands.ts'
 import type { LoadedConfig } from '../config-file.ts'
@@ -70,6 +73,7 @@ async function shipOne(
       connect: () => connectReplication(target),
       slot: config.slot,
       spoolBytesMax: SPOOL_BYTES_MAX,
+      readNames: () => readNamesOf(target),
       clock,
     })
     const spool = join(spoolFolder(context, await context.loadConfig()), access.config.repository, source)
@@ -82,6 +86,15 @@ async function shipOne(
     return 0
   } catch (error) {
     return printFailure(printer, error)
+  }
+}
+
+async function readNamesOf(target: ServerTarget): Promise<NameSnapshot> {
+  const session = await connectSql(target)
+  try {
+    return await readNames(session)
+  } finally {
+    await closeSql(session)
   }
 }
 

@@ -1,5 +1,7 @@
 /** The log of a PostgreSQL cluster as the shipper takes it: the receiver, and the spool between. */
+import { setTimeout } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.ts'
+import { isFailure } from '../../base/failure.ts'
 import type { LogFeed, LogFeedEvents, LogFeedState, LogFile, LogSource, LogStretch } from '../log-source.ts'
 import {
   formatPosition,
@@ -11,8 +13,17 @@ import {
   spoolRanges,
 } from './spool.ts'
 import type { Spool } from './spool.ts'
+import type { NameNote } from './log-notes.ts'
+import { newNames, type NameSnapshot } from './relation-names.ts'
 import { historyFile, parseWalBranch, walBranch } from './wal-branch.ts'
-import { newNotesTaker, noteMark, notesOf, type NotesSource, type NotesTaker } from './wal-notes.ts'
+import {
+  newNotesTaker,
+  noteMark,
+  noteNames,
+  notesOf,
+  type NotesSource,
+  type NotesTaker,
+} from './wal-notes.ts'
 import type { CoverageMark } from './wal-stream.ts'
 import { receiveWal, type ConnectServer, type ReceiverState } from './wal-receiver.ts'
 
@@ -21,10 +32,15 @@ export interface WalFeedSettings {
   readonly slot: string
   /** Bytes of log that the spool may hold. */
   readonly spoolBytesMax: number
+  /** What relations are called now; undefined: nobody is asked, and drops have numbers only. */
+  readonly readNames: (() => Promise<NameSnapshot>) | undefined
   readonly clock: Clock
 }
 
 const NO_NOTES = new Uint8Array(0)
+/** A relation that comes and goes between has no name in the notes. */
+const NAMES_MS = 30_000
+const NAMES_MS_FIRST = 1000
 
 export function walSource(name: string, settings: WalFeedSettings): LogSource {
   return {
@@ -52,7 +68,22 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
     events.onMore()
   }
   return {
-    run: (signal) => run(spool, settings, { ...events, onMark }, signal),
+    run: async (signal) => {
+      const end = new AbortController()
+      const naming = followNames(settings, AbortSignal.any([signal, end.signal]), (names) => {
+        const last = spool.logs.at(-1)
+        if (last === undefined || names.length === 0) return false
+        noteNames(takerOf(last.timeline), names)
+        events.onMore()
+        return true
+      })
+      try {
+        await run(spool, settings, { ...events, onMark }, signal)
+      } finally {
+        end.abort()
+        await naming
+      }
+    },
     held: () =>
       spoolRanges(spool).map(({ timeline, from, to }) => ({ branch: branchOf(timeline), from, to })),
     files: () => historiesOf(spool, branchOf),
@@ -67,6 +98,25 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
       releaseSpool(spool, { timeline, lsn: at - kept })
     },
     close: () => closeSpool(spool),
+  }
+}
+
+/** Reads names now and then; a server that does not answer is asked again the next time. */
+async function followNames(
+  { readNames }: WalFeedSettings,
+  signal: AbortSignal,
+  take: (names: readonly NameNote[]) => boolean,
+): Promise<void> {
+  let before: NameSnapshot | undefined
+  while (readNames !== undefined && !signal.aborted) {
+    try {
+      const names = await readNames()
+      if (take(newNames(before, names))) before = names
+    } catch (error) {
+      if (!isFailure(error)) throw error
+    }
+    const pause = before === undefined ? NAMES_MS_FIRST : NAMES_MS
+    await setTimeout(pause, undefined, { signal }).catch(() => undefined)
   }
 }
 
