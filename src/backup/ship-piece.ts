@@ -8,7 +8,7 @@ import { logName, type LogPiecePlace, type LogPlace } from '../format/log-header
 import { logContentId } from '../format/log-segment.ts'
 import type { Access } from '../repo/keys.ts'
 import { coverage } from '../repo/log-coverage.ts'
-import { deleteTails, putLog, sealLog } from '../repo/log-writer.ts'
+import { deleteTails, putLog, sealLog, sealLogInSteps } from '../repo/log-writer.ts'
 import type { LogPiece, LogWriter, PutPiece, SealedLog } from '../repo/log-writer.ts'
 import { readLogHeader } from '../repo/logs.ts'
 import type { LogFeed, LogFile, LogSource } from '../sources/log-source.ts'
@@ -68,7 +68,7 @@ async function putFile(shipper: PieceShipper, file: LogFile, signal: AbortSignal
   const stat = await writer.store.stat(name)
   refuseLeftBehind(shipper)
   if (stat === undefined) {
-    await putLog(writer, seal(shipper, place, { ...OF_FILE, body: bytes }), { signal })
+    await putLog(writer, sealLog(writer, { ...headOf(shipper, place, OF_FILE), body: bytes }), { signal })
     return
   }
   let content: string
@@ -102,10 +102,18 @@ export async function putPiece(
     shipper: state.shipper,
     seq: known[kind].seq,
   }
-  const body = to > from ? feed.read({ branch: known.branch, from, to }) : NO_BYTES
   const notes = feed.notes({ branch: known.branch, from, to })
   const begun = kind === 'tail' ? known.toldTime : known.mergedTime
-  const log = seal(shipper, place, { from, body, notes, previous: known[kind].previous, begun })
+  const head = headOf(shipper, place, { from, notes, previous: known[kind].previous, begun })
+  let at = from
+  const read = (bytes: number): Uint8Array => {
+    refuseLeftBehind(shipper)
+    const start = at
+    at += BigInt(bytes)
+    return feed.read({ branch: known.branch, from: start, to: at })
+  }
+  // The receiver needs this thread too: a segment at once would keep it from syncing.
+  const log = await sealLogInSteps(writer, head, Number(to - from), read)
   shipper.sealed = { log, branch: known }
   await putSealed(shipper, signal)
 }
@@ -173,12 +181,12 @@ function refuseLeftBehind({ isLeftBehind, source }: PieceShipper): void {
   if (isLeftBehind) throw new Failure('cancelled', `Stopped shipping the log of "${source.name}"`)
 }
 
-function seal(
-  { writer, source, clock }: PieceShipper,
+function headOf(
+  { source, clock }: PieceShipper,
   place: LogPlace,
-  piece: Pick<LogPiece, 'from' | 'body' | 'notes' | 'previous' | 'begun'>,
-): SealedLog {
+  piece: Pick<LogPiece, 'from' | 'notes' | 'previous' | 'begun'>,
+): Omit<LogPiece, 'body'> {
   const completed = clock.now()
   const begun = Math.min(piece.begun, completed)
-  return sealLog(writer, { ...piece, place, sourceKind: source.kind, begun, completed })
+  return { ...piece, place, sourceKind: source.kind, begun, completed }
 }

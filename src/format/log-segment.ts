@@ -12,7 +12,7 @@
  * Header and notes lie in front, so that one small read gives both; the header holds the SHA-256 of both
  * sealed sections, so that who follows the chain of headers has proven all bytes behind them.
  */
-import { createHmac } from 'node:crypto'
+import { createHash, createHmac, type Hash, type Hmac } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { corrupt } from '../base/bytes.ts'
 import { assert, Failure } from '../base/failure.ts'
@@ -95,28 +95,60 @@ export interface StoredLogHeader extends LogHeader {
 
 /** The object's bytes, and its header as a reader will see it. */
 export function encodeLog(draft: LogDraft, sealer: LogSealer): { bytes: Buffer; header: StoredLogHeader } {
-  const { place } = draft
-  const name = logName(place)
-  const { repository, epoch, dataPublic, key } = sealer
-  const aad = frameAad(repository, name)
+  const { body, to, content, ...head } = draft
+  const encoder = beginLog(head, sealer)
+  for (const frame of body) addLogFrame(encoder, frame)
+  return endLog(encoder, { to, content })
+}
+
+/** A log object that is made frame by frame: beginLog(), addLogFrame(), endLog(). */
+export interface LogEncoder {
+  readonly head: Omit<LogDraft, 'to' | 'content' | 'body'>
+  readonly sealer: LogSealer
+  readonly name: string
+  readonly seal: (frame: LogFrame, number: number) => Buffer
+  readonly notes: Buffer
+  /** Sealed, and where they will lie. */
+  readonly body: Buffer[]
+  readonly frames: LogFramePlace[]
+  readonly bodyHash: Hash
+}
+
+export function beginLog(head: LogEncoder['head'], sealer: LogSealer): LogEncoder {
+  const name = logName(head.place)
+  const aad = frameAad(sealer.repository, name)
   const seal = (frame: LogFrame, number: number): Buffer =>
-    sealAes(key, counterNonce(number), frame.body, aad(number, frame))
-  const notes = seal(draft.notes, 0)
-  const body = draft.body.map((frame, at) => seal(frame, at + 1))
-  // The header outlives the object: it must not keep the body.
-  const { body: _plain, ...rest } = draft
+    sealAes(sealer.key, counterNonce(number), frame.body, aad(number, frame))
+  const notes = seal(head.notes, 0)
+  return { head, sealer, name, seal, notes, body: [], frames: [], bodyHash: createHash('sha256') }
+}
+
+/** Seals the next frame. Keeps no view of it. */
+export function addLogFrame({ seal, body, frames, bodyHash }: LogEncoder, frame: LogFrame): void {
+  const sealed = seal(frame, body.length + 1)
+  body.push(sealed)
+  frames.push(placeOf(frame, sealed))
+  bodyHash.update(sealed)
+}
+
+export function endLog(
+  { head, sealer, name, notes, body, frames, bodyHash }: LogEncoder,
+  end: Pick<LogDraft, 'to' | 'content'>,
+): { bytes: Buffer; header: StoredLogHeader } {
+  const { repository, epoch, dataPublic, key } = sealer
   const fields: LogHeader = {
-    ...rest,
+    ...head,
+    ...end,
     epoch,
     sealedKey: sealToKey(dataPublic, key, keyContext(repository, epoch, name)),
-    notes: placeOf(draft.notes, notes),
+    notes: placeOf(head.notes, notes),
     notesSha256: sha256(notes).toString('hex'),
-    frames: draft.body.map((frame, at) => placeOf(frame, body[at]!)),
-    bodySha256: sha256(...body).toString('hex'),
+    frames,
+    bodySha256: bodyHash.digest('hex'),
   }
   const payload = logPayload(fields)
   // Nothing is put that a reader would refuse.
-  parseLogHeader(payload, place, name)
+  parseLogHeader(payload, head.place, name)
   const signed = encodeSigned({ kind: 'log', repository, name, payload }, sealer.signingSeed)
   assert(signed.length <= LOG_LIMITS.headerBytes, 'the header of a log object is bounded')
   return {
@@ -213,9 +245,14 @@ export function checkLogSection(
 
 /** What `content` in a header is: an HMAC, so that nobody without the id key can test what a segment holds. */
 export function logContentId(idKey: Uint8Array, parts: Iterable<Uint8Array>): string {
-  const hmac = createHmac('sha256', hkdf(idKey, '', CONTENT_INFO))
+  const hmac = beginLogContent(idKey)
   for (const part of parts) hmac.update(part)
   return hmac.digest('hex')
+}
+
+/** The same step by step; its digest in hex is the id. */
+export function beginLogContent(idKey: Uint8Array): Hmac {
+  return createHmac('sha256', hkdf(idKey, '', CONTENT_INFO))
 }
 
 /** The stretches of plaintext that become frames: views of `bytes`. */

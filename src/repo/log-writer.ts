@@ -7,14 +7,19 @@
  * store takes a name once. Keep what sealLog() gave until putLog() has resolved, and put the same again after
  * a failure.
  */
+import type { Hmac } from 'node:crypto'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Failure, assert, isFailure } from '../base/failure.ts'
 import { noteGarbage } from '../base/garbage.ts'
 import { randomBytes } from '../base/random.ts'
-import { LOG_LIMITS, logName, type LogPlace } from '../format/log-header.ts'
+import { LOG_FRAME_BYTES, LOG_LIMITS, logName, type LogPlace } from '../format/log-header.ts'
 import {
-  encodeLog,
-  logContentId,
+  addLogFrame,
+  beginLog,
+  beginLogContent,
+  endLog,
   logFrames,
+  type LogEncoder,
   type LogFrame,
   type StoredLogHeader,
 } from '../format/log-segment.ts'
@@ -77,25 +82,56 @@ export async function openLogWriter(access: Access): Promise<LogWriter> {
 
 /** Compresses, seals and signs a piece. Keeps no view of its buffers. */
 export function sealLog(writer: LogWriter, piece: LogPiece): SealedLog {
-  const { place, from, body, notes } = piece
-  assert(place.domain === writer.domain, 'a writer writes to its own domain')
-  assert(body.length <= LOG_LIMITS.bodyBytes, `a log object of ${body.length} bytes`)
-  assert(notes.length <= LOG_LIMITS.notesBytes, `notes of ${notes.length} bytes`)
-  const { sourceKind, begun, completed, previous } = piece
-  const draft = {
-    place,
-    sourceKind,
-    from,
-    begun,
-    completed,
-    previous,
-    to: from + BigInt(body.length),
-    content: logContentId(writer.idKey, [body]),
-    notes: frameOf(notes),
-    body: logFrames(body).map(frameOf),
+  const { body, ...head } = piece
+  const sealing = beginSealing(writer, head, body.length)
+  for (const part of logFrames(body)) sealPart(sealing, part)
+  return endSealing(sealing)
+}
+
+/**
+ * The same for a body of `bytes` that is read while it is sealed, a frame at a time: between two others get
+ * this thread, and no more than a frame is in memory unsealed. `read` gives the bytes behind those it gave.
+ */
+export async function sealLogInSteps(
+  writer: LogWriter,
+  head: Omit<LogPiece, 'body'>,
+  bytes: number,
+  read: (bytes: number) => Uint8Array,
+): Promise<SealedLog> {
+  const sealing = beginSealing(writer, head, bytes)
+  for (let left = bytes; left > 0; left -= LOG_FRAME_BYTES) {
+    sealPart(sealing, read(Math.min(left, LOG_FRAME_BYTES)))
+    await nextTurn()
   }
-  noteGarbage(3 * body.length) // compressed, sealed, joined
-  return encodeLog(draft, { ...writer, key: randomBytes(32) })
+  return endSealing(sealing)
+}
+
+interface Sealing {
+  readonly encoder: LogEncoder
+  readonly content: Hmac
+  readonly to: bigint
+}
+
+function beginSealing(writer: LogWriter, head: Omit<LogPiece, 'body'>, bytes: number): Sealing {
+  const { place, from, notes } = head
+  assert(place.domain === writer.domain, 'a writer writes to its own domain')
+  assert(bytes <= LOG_LIMITS.bodyBytes, `a log object of ${bytes} bytes`)
+  assert(notes.length <= LOG_LIMITS.notesBytes, `notes of ${notes.length} bytes`)
+  return {
+    encoder: beginLog({ ...head, notes: frameOf(notes) }, { ...writer, key: randomBytes(32) }),
+    content: beginLogContent(writer.idKey),
+    to: from + BigInt(bytes),
+  }
+}
+
+function sealPart({ encoder, content }: Sealing, part: Uint8Array): void {
+  content.update(part)
+  addLogFrame(encoder, frameOf(part))
+  noteGarbage(3 * part.length) // compressed, sealed, joined
+}
+
+function endSealing({ encoder, content, to }: Sealing): SealedLog {
+  return endLog(encoder, { to, content: content.digest('hex') })
 }
 
 /**
