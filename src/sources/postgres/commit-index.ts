@@ -117,13 +117,12 @@ export function newIndexer(options: {
  */
 export function feedIndexer(indexer: LogIndexer, bytes: Buffer): void {
   const { endedAt, next } = indexer.reader
-  const wasRead = !indexer.hasFailed
+  const is = indexer.hasFailed ? 'reading it failed before' : 'it had ended before'
+  if (indexer.hasFailed || (endedAt !== undefined && bytes.length > 0)) {
+    indexer.hasFailed = true
+    throw new Failure('source.failed', `Cannot read the log at ${formatLsn(next)}: ${is}`)
+  }
   indexer.hasFailed = true
-  if (!wasRead || (endedAt !== undefined && bytes.length > 0))
-    throw new Failure(
-      'source.failed',
-      `Cannot read the log at ${formatLsn(next)}: ${wasRead ? 'it had ended' : 'reading it has failed'} before`,
-    )
   feedWal(indexer.reader, bytes)
   indexer.hasFailed = false
 }

@@ -1,6 +1,7 @@
 /** The resolver on notes made by hand; recovery-stops.test.ts compares it with a real server. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { isFailure, type FailureCode } from '../../base/failure.ts'
 import { mergeNotes, NO_NOTES, type LogNotes, type TransactionNote } from './log-notes.ts'
 import { addNames, newNameHistory } from './name-history.ts'
@@ -292,6 +293,103 @@ test('across a timeline switch only what belongs to the history counts', async (
 test('pieces of several shippers may overlap', async () => {
   const twice = PLAIN.flatMap((each) => [each, each])
   assert.deepEqual(await stop(logOf(twice), time(250)), [3120n, false, 3])
+})
+
+/** A record as a recovery sees it. */
+interface Replayed {
+  readonly kind: 'commit' | 'abort' | 'point' | 'other'
+  readonly lsn: bigint
+  readonly at: number
+  readonly xid: number
+}
+
+/** Which records of `log` xlogrecovery.c replays: their count, or why it fails. */
+function replay(
+  log: readonly Replayed[],
+  baseEnd: bigint,
+  target: WantedTarget,
+): number | 'too early' | 'not reached' {
+  const isEnd = ({ kind }: Replayed): boolean => kind === 'commit' || kind === 'abort'
+  const stopsBefore = (record: Replayed): boolean => {
+    if (target.kind === 'lsn') return !target.isInclusive && record.lsn >= target.lsn
+    if (!isEnd(record)) return false
+    if (target.kind === 'xid') return !target.isInclusive && record.xid === target.xid
+    if (target.kind !== 'time') return false
+    return target.isInclusive ? record.at > Number(target.at) : record.at >= Number(target.at)
+  }
+  const stopsAfter = (record: Replayed): boolean => {
+    if (target.kind === 'lsn') return target.isInclusive && record.lsn >= target.lsn
+    if (target.kind === 'name') return record.kind === 'point' && target.name === `point ${record.xid}`
+    return target.kind === 'xid' && target.isInclusive && isEnd(record) && record.xid === target.xid
+  }
+  const judge = (count: number): number | 'too early' =>
+    log[count - 1]!.lsn + 80n < baseEnd ? 'too early' : count
+  for (const [nth, record] of log.entries()) {
+    if (stopsBefore(record)) return nth === 0 ? 'too early' : judge(nth)
+    if (stopsAfter(record)) return judge(nth + 1)
+  }
+  return 'not reached'
+}
+
+const wantedTarget: fc.Arbitrary<WantedTarget> = fc.oneof(
+  fc.record({
+    kind: fc.constant('time' as const),
+    at: fc.bigInt({ min: 0n, max: 60n }),
+    isInclusive: fc.boolean(),
+  }),
+  fc.record({ kind: fc.constant('xid' as const), xid: fc.nat({ max: 30 }), isInclusive: fc.boolean() }),
+  fc.record({
+    kind: fc.constant('lsn' as const),
+    lsn: fc.bigInt({ min: 900n, max: 4000n }),
+    isInclusive: fc.boolean(),
+  }),
+  fc.record({ kind: fc.constant('name' as const), name: fc.nat({ max: 30 }).map((nth) => `point ${nth}`) }),
+)
+
+test('for any log the server stops where it would have with a target of its own', async () => {
+  const kind = fc.constantFrom('commit' as const, 'abort' as const, 'point' as const, 'other' as const)
+  const records = fc.array(fc.record({ kind, at: fc.nat({ max: 60 }) }), { minLength: 4, maxLength: 30 })
+  const cuts = fc.array(fc.nat({ max: 30 }), { maxLength: 4 })
+  await fc.assert(
+    fc.asyncProperty(records, fc.nat({ max: 3 }), cuts, wantedTarget, async (made, baseAt, at, wanted) => {
+      const log = made.map((each, nth) => ({ ...each, lsn: 1040n + BigInt(nth) * 80n, xid: nth }))
+      // The record that ends a backup is no restore point.
+      if (log[baseAt]!.kind === 'point') log[baseAt]!.kind = 'other'
+      const bounds = [0, ...at.filter((cut) => cut < log.length), log.length].toSorted((a, b) => a - b)
+      const pieces = bounds.slice(1).flatMap((to, nth) => {
+        const part = log.slice(bounds[nth], to)
+        if (part.length === 0) return []
+        const ends = part.flatMap((each) =>
+          each.kind === 'commit' || each.kind === 'abort'
+            ? [commit(each.lsn, each.at, { kind: each.kind, xid: each.xid, end: each.lsn + 80n })]
+            : [],
+        )
+        const points = part.flatMap((each) =>
+          each.kind === 'point' ? [{ lsn: each.lsn, at: 0n, name: `point ${each.xid}` }] : [],
+        )
+        return [piece({ from: part[0]!.lsn, to: part.at(-1)!.lsn + 80n, ends, points })]
+      })
+      const base = { timeline: 1, start: 1040n, end: log[baseAt]!.lsn + 80n }
+      const own = replay(log, base.end, wanted)
+      const found = await resolveTarget(logOf(pieces, { base }), wanted).catch((error: unknown) => {
+        assert.ok(isFailure(error, 'restore.refused'), String(error))
+        return undefined
+      })
+      if (found === undefined) {
+        // A position within the base is refused, though the server may stop behind it.
+        if (wanted.kind !== 'lsn' || wanted.lsn >= base.end) assert.equal(typeof own, 'string')
+        return
+      }
+      const count = replay(log, base.end, { ...found, kind: 'lsn' })
+      const isAtEnd = wanted.kind === 'lsn' && own === 'not reached'
+      assert.equal(count, isAtEnd ? log.length : own)
+      const commits = log.filter((each) => each.kind === 'commit')
+      const kept = commits.filter((each) => log.indexOf(each) < Number(count))
+      assert.equal(found.kept?.xid, kept.at(-1)?.xid)
+      assert.equal(found.lost.count, commits.length - kept.length)
+    }),
+    { numRuns: 3000 },
+  )
 })
 
 test('formatTime() writes microseconds, also before 1970', () => {

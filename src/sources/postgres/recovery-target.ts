@@ -182,7 +182,8 @@ function findStop(state: Resolving, stretch: Stretch): void {
       const { xid, isInclusive } = wanted
       const found = findTransaction(state, stretch.ends, xid)
       if (found === undefined) return
-      if (found.lsn < end) throw tooEarly(state, `transaction ${xid} ended at ${formatLsn(found.lsn)}`)
+      const reached = isInclusive ? found.end : found.lsn
+      if (reached < end) throw tooEarly(state, `transaction ${xid} ended at ${formatLsn(found.lsn)}`)
       setStop(state, stretch, { lsn: found.lsn, isInclusive })
     }
   }
