@@ -107,8 +107,9 @@ async function followNames(
   signal: AbortSignal,
   take: (names: readonly NameNote[]) => boolean,
 ): Promise<void> {
+  if (readNames === undefined) return
   let before: NameSnapshot | undefined
-  while (readNames !== undefined && !signal.aborted) {
+  while (!signal.aborted) {
     try {
       const names = await readNames()
       if (take(newNames(before, names))) before = names

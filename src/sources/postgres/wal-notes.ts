@@ -26,6 +26,7 @@ interface Part {
 
 export interface NotesTaker {
   readonly source: NotesSource
+  hasBegun: boolean
   /** undefined until the first stretch, and after log that could not be read. */
   indexer: LogIndexer | undefined
   notedTo: Lsn
@@ -52,7 +53,7 @@ const PAGE = 8192n
 const READ_BYTES = 4n * 1024n * 1024n
 
 export function newNotesTaker(source: NotesSource): NotesTaker {
-  return { source, indexer: undefined, notedTo: 0n, parts: [], mark: undefined, names: [] }
+  return { source, hasBegun: false, indexer: undefined, notedTo: 0n, parts: [], mark: undefined, names: [] }
 }
 
 /** Remembers the newest mark, for the next notes. */
@@ -71,7 +72,7 @@ export function noteNames(taker: NotesTaker, names: readonly NameNote[]): void {
 export function notesOf(taker: NotesTaker, from: Lsn, to: Lsn): Buffer[] {
   // A segment begins where the one before ended: what lies before was merged.
   taker.parts = taker.parts.filter((part) => part.to > from || part.from >= from)
-  if (taker.indexer === undefined) begin(taker, from)
+  if (!taker.hasBegun) begin(taker, from)
   if (to > taker.notedTo || taker.mark !== undefined || taker.names.length > 0) addPart(taker, to)
   const within = taker.parts.filter((part) => part.from >= from && part.to <= to)
   return encodeNotes(mergeNotes(within.map((part) => part.notes)))
@@ -83,14 +84,15 @@ function begin(taker: NotesTaker, from: Lsn): void {
   const { segmentBytes } = source
   const early = segmentStart(from, segmentBytes) - BigInt(segmentBytes)
   const at = early > source.from() ? early : source.from()
+  taker.hasBegun = true
   taker.notedTo = from
   if (at >= from) {
     taker.notedTo = at
     return
   }
   taker.indexer = indexerAt(source, at)
-  feed(taker, from)
-  if (taker.indexer !== undefined) takeNotes(taker.indexer)
+  if (feed(taker, from)) takeNotes(taker.indexer)
+  else taker.indexer = undefined
 }
 
 function addPart(taker: NotesTaker, to: Lsn): void {
@@ -100,8 +102,9 @@ function addPart(taker: NotesTaker, to: Lsn): void {
   let notes = NO_NOTES
   if (to > notedTo) {
     taker.indexer ??= indexerAt(taker.source, notedTo)
-    feed(taker, to)
-    if (taker.indexer !== undefined) notes = takeNotes(taker.indexer)
+    const isRead = feed(taker, to)
+    notes = takeNotes(taker.indexer)
+    if (!isRead) taker.indexer = undefined
   }
   taker.parts.push({ from: notedTo, to, notes: { ...notes, names, marks: mark === undefined ? [] : [mark] } })
   taker.notedTo = to
@@ -115,18 +118,21 @@ function indexerAt({ segmentBytes, read }: NotesSource, at: Lsn): LogIndexer {
   return newIndexer({ at, segmentBytes, major, checkCrc: true })
 }
 
-/** Log that cannot be understood is no reason not to keep it. */
-function feed(taker: NotesTaker, to: Lsn): void {
-  const { source, indexer } = taker
-  if (indexer === undefined) return
+/**
+ * Log that cannot be understood is no reason not to keep it; then the indexer notes that, and is of no more
+ * use.
+ */
+function feed({ source, indexer }: NotesTaker, to: Lsn): boolean {
+  if (indexer === undefined) return false
   try {
     while (indexer.reader.next < to) {
       const at = indexer.reader.next
       feedIndexer(indexer, source.read(at, at + READ_BYTES < to ? at + READ_BYTES : to))
     }
+    return true
   } catch (error) {
     if (!isFailure(error, 'source.failed')) throw error
-    taker.indexer = undefined
     source.onUnread(error.message)
+    return false
   }
 }
