@@ -3,8 +3,16 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { resolveGoal } from '../../src/recovery/recovery-goal.ts'
 import { formatLsn, type Lsn } from '../../src/sources/postgres/lsn.ts'
-import { backUp, dropRepository, makeRepository, type TestRepository } from '../harness/engine.ts'
+import type { WantedTarget } from '../../src/sources/postgres/recovery-target.ts'
+import {
+  backUp,
+  dropRepository,
+  makeRepository,
+  snapshotsOf,
+  type TestRepository,
+} from '../harness/engine.ts'
 import {
   dropPostgres,
   makePostgres,
@@ -32,6 +40,10 @@ let running: RunningShip
 let snapshot: string | undefined
 /** Where the log ended when the table had so many rows. */
 const ends = new Map<number, Lsn>()
+/** Microseconds since 1970, when there were 2000 rows. */
+let friday: bigint
+/** The transaction that took 500 rows away. */
+let xid: number
 
 before(
   async () => {
@@ -50,6 +62,16 @@ before(
     assert.deepEqual([summary.problems, summary.kind], [[], 'full'])
     snapshot = summary.snapshot
     addOrders(2000)
+    sql(server, "SELECT pg_create_restore_point('friday')")
+    const [time = ''] = sql(
+      server,
+      "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')",
+    )
+    friday = BigInt(Date.parse(`${time.slice(0, 23)}Z`)) * 1000n + BigInt(time.slice(23))
+    addOrders(2500)
+    xid = Number(
+      sql(server, 'BEGIN', 'DELETE FROM orders WHERE id > 2000', 'SELECT txid_current()', 'COMMIT')[0],
+    )
     // More than one segment of log.
     addOrders(60_000)
     addOrders(60_001)
@@ -103,6 +125,34 @@ test('a position is reached exactly', { skip, timeout: 120_000 }, async () => {
     await whileStarted(back, server.port + 1, (at) => assert.equal(countOrders(at), rows, formatLsn(lsn)))
   }
 })
+
+test(
+  'what people ask for is found in the notes, in merged segments too',
+  { skip, timeout: 120_000 },
+  async () => {
+    await running.reached(ends.get(60_001)!)
+    const snapshots = await snapshotsOf(repository)
+    const cases: [WantedTarget, number][] = [
+      [{ kind: 'time', at: friday, isInclusive: true }, 2000],
+      [{ kind: 'name', name: 'friday' }, 2000],
+      [{ kind: 'xid', xid, isInclusive: false }, 2500],
+      [{ kind: 'xid', xid, isInclusive: true }, 2000],
+    ]
+    for (const [target, rows] of cases) {
+      const found = await resolveGoal(repository.access, snapshots, { target, timeline: undefined })
+      const { lsn, isInclusive } = found.target
+      assert.equal(found.target.lost.count > 0, true)
+      const goal = { kind: 'lsn', lsn, isExclusive: !isInclusive } as const
+      const { back } = await restoreBeside(repository, server, found.snapshot.id, { goal })
+      await whileStarted(back, server.port + 1, (at) => assert.equal(countOrders(at), rows, target.kind))
+    }
+    const far = { target: { kind: 'name', name: 'monday' }, timeline: undefined } as const
+    await assert.rejects(resolveGoal(repository.access, snapshots, far), {
+      code: 'restore.refused',
+      message: /restore point "friday" at/,
+    })
+  },
+)
 
 test('a position out of reach is refused before anything is written', { skip, timeout: 60_000 }, async () => {
   const far = { kind: 'lsn', lsn: logEnd(current) + (1n << 30n), isExclusive: false } as const

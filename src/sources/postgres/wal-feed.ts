@@ -17,6 +17,7 @@ import type { NameNote } from './log-notes.ts'
 import { newNames, type NameSnapshot } from './relation-names.ts'
 import { historyFile, parseWalBranch, walBranch } from './wal-branch.ts'
 import {
+  forgetNotes,
   newNotesTaker,
   noteMark,
   noteNames,
@@ -92,6 +93,7 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
     hasNews: () => takers.get(spool.logs.at(-1)?.timeline ?? 0)?.mark !== undefined,
     release: ({ branch, at }) => {
       const timeline = timelineOf(branch)
+      forgetNotes(takerOf(timeline), at)
       // A record that ends behind `at` may begin in the segment before.
       const isLast = timeline === spool.logs.at(-1)?.timeline
       const kept = isLast ? BigInt(spool.system?.segmentBytes ?? 0) : 0n

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { decodeNotes } from './notes-codec.ts'
-import { newNotesTaker, noteMark, noteNames, notesOf, type NotesTaker } from './wal-notes.ts'
+import { forgetNotes, newNotesTaker, noteMark, noteNames, notesOf, type NotesTaker } from './wal-notes.ts'
 
 const SEGMENT = 1024 * 1024
 const MARK = { lsn: 5n, serverTime: 7n, receivedAt: 9 }
@@ -40,6 +40,7 @@ test('marks and names go out once, and again with the segment that covers their 
   const whole = decodeNotes(notesOf(taker, 0n, 200n)[0]!)
   assert.deepEqual([whole.marks, whole.names], [[MARK], [NAME]])
   // Behind a segment nothing of it is told again.
+  forgetNotes(taker, 200n)
   const next = decodeNotes(notesOf(taker, 200n, 300n)[0]!)
   assert.deepEqual([next.marks, next.names], [[], []])
 })
@@ -51,5 +52,6 @@ test('more names than one segment should hold wait for the next', () => {
   assert.equal(decodeNotes(notesOf(taker, 0n, 100n)[0]!).names.length, 20_000)
   assert.equal(decodeNotes(notesOf(taker, 100n, 200n)[0]!).names.length, 0)
   assert.equal(decodeNotes(notesOf(taker, 0n, 200n)[0]!).names.length, 20_000)
+  forgetNotes(taker, 200n)
   assert.equal(decodeNotes(notesOf(taker, 200n, 300n)[0]!).names.length, 5000)
 })

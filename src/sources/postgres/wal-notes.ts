@@ -70,12 +70,15 @@ export function noteNames(taker: NotesTaker, names: readonly NameNote[]): void {
  * again. The first belongs to the object with the stretch, others follow in objects of their own.
  */
 export function notesOf(taker: NotesTaker, from: Lsn, to: Lsn): Buffer[] {
-  // A segment begins where the one before ended: what lies before was merged.
-  taker.parts = taker.parts.filter((part) => part.to > from || part.from >= from)
   if (!taker.hasBegun) begin(taker, from)
   if (to > taker.notedTo || taker.mark !== undefined || taker.names.length > 0) addPart(taker, to)
   const within = taker.parts.filter((part) => part.from >= from && part.to <= to)
   return encodeNotes(mergeNotes(within.map((part) => part.notes)))
+}
+
+/** What lies before `at` is in a segment: it will not be asked for again. */
+export function forgetNotes(taker: NotesTaker, at: Lsn): void {
+  taker.parts = taker.parts.filter(({ from, to }) => to > at || from >= at)
 }
 
 /** A record that ends behind `from` may begin before, in the segment before too. */
