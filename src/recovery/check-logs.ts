@@ -1,7 +1,7 @@
 /**
  * The check of logs: headers, the chains they make, and that positions follow each other without a gap; with
- * read data also that the bodies are what was signed. Not here: whether a snapshot's own log is among them,
- * which the source knows.
+ * read data also that the bodies are what was signed. Not here: whether the log goes on from each snapshot
+ * (check-continuity.ts).
  */
 import { isFailure, type Failure } from '../base/failure.ts'
 import { logName } from '../format/log-header.ts'
@@ -30,8 +30,8 @@ export interface LogsContext {
   readonly signal: AbortSignal | undefined
 }
 
-/** Fails: as list() when the store as a whole does not answer, cancelled. */
-export async function checkLogs(context: LogsContext): Promise<void> {
+/** Returns what it listed. Fails: as list() when the store as a whole does not answer, cancelled. */
+export async function checkLogs(context: LogsContext): Promise<LogList> {
   const { findings, access, signal } = context
   const list = await listLogs(access, signal === undefined ? {} : { signal })
   for (const finding of list.findings) report(findings, finding)
@@ -39,9 +39,10 @@ export async function checkLogs(context: LogsContext): Promise<void> {
     const message = `${list.leftOut} more findings about logs are left out`
     addFinding(findings, 'log.corrupt', message)
   }
-  if (context.readData === 0) return
+  if (context.readData === 0) return list
   for (const table of list.branches) await readBranch(context, table)
   await readFiles(context, list)
+  return list
 }
 
 function report(findings: Findings, { code, message, object }: LogFinding): void {

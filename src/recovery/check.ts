@@ -12,6 +12,7 @@ import { addFinding, findingsLeftOut, newFindings, type Finding, type Findings }
 import { checkBundles, checkConfigs, checkNames, checkStrays, takeInventory } from './check-inventory.ts'
 import { badPacks, repeatBad, type DataCoverage, type StateChange } from './check-coverage.ts'
 import { checkPacks } from './check-packs.ts'
+import { checkContinuity } from './check-continuity.ts'
 import { checkLogs } from './check-logs.ts'
 import { isWholeScope, scopeOf, type DomainScope } from './check-scope.ts'
 import { checkRuns, checkUnlisted, isIndexWhole, type CheckedRuns } from './check-runs.ts'
@@ -104,7 +105,8 @@ export async function check(access: Access, host: HostFolder, options: CheckOpti
   const packs = { findings, store, repository, domains, state, clock, workers, signal, onPack }
   const { coverage, change: ofRight } = await checkPacks(packs, checked, inventory, readData)
   checkStrays(findings, inventory)
-  await checkLogs({ findings, access, domains, readData, now: clock.now(), signal })
+  const list = await checkLogs({ findings, access, domains, readData, now: clock.now(), signal })
+  await checkContinuity({ findings, access, list, now: clock.now() }, snapshots)
   const onNode = (): void => {
     throwIfCancelled(signal)
   }

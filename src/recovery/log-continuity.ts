@@ -1,0 +1,65 @@
+/**
+ * How far a cluster's log goes on from a position without a gap, through the timelines that come from there.
+ * Pure; needs headers only, and so does not know how long the cluster's log files are.
+ */
+import { coverage, type PositionRange } from '../repo/log-coverage.ts'
+import { rangesOf } from '../repo/log-table.ts'
+import { segmentStart, type Lsn } from '../sources/postgres/lsn.ts'
+import { newestTimeline, type Timelines } from './timelines.ts'
+
+/** The usual length of a log file: a backup holds the one that it ended in. */
+const SEGMENT_BYTES_USUAL = 16n * 1024n * 1024n
+const NEVER = 1n << 64n
+
+export interface LogPosition {
+  readonly timeline: number
+  readonly lsn: Lsn
+}
+
+export interface LogReach {
+  /** Up to where it goes on; where it was asked from, if nothing does. */
+  readonly end: LogPosition
+  /** What is missing behind `end` before there is log again; undefined if there is none. */
+  readonly gap: (PositionRange & { readonly timeline: number }) | undefined
+  /** The log begins only behind the position: nothing was shipped before. */
+  readonly isBefore: boolean
+}
+
+export function followLog(known: Timelines, from: LogPosition): LogReach {
+  const newest = newestTimeline(known, from.timeline, from.lsn)
+  const steps = (known.histories.get(newest)?.steps ?? []).filter((step) => step.timeline >= from.timeline)
+  const chain = [...(newest === from.timeline ? [] : steps), { timeline: newest, end: NEVER }]
+  let [lsn, timeline] = [from.lsn, from.timeline]
+  let isBefore = true
+  for (const step of chain) {
+    const stretches = stretchesOf(known, step.timeline).filter((stretch) => stretch.from < step.end)
+    isBefore &&= !stretches.some((stretch) => stretch.from <= from.lsn)
+    const reach = lsn === from.lsn && isBefore ? fileEnd(lsn) : lsn
+    const hit = stretches.find((stretch) => stretch.from <= reach && stretch.to >= lsn)
+    if (hit !== undefined) {
+      lsn = hit.to < step.end ? hit.to : step.end
+      timeline = step.timeline
+    }
+    const later = stretches.find((stretch) => stretch.from > lsn)
+    if (later !== undefined) {
+      const gap = { timeline: step.timeline, from: lsn, to: later.from }
+      return { end: { timeline, lsn }, gap, isBefore }
+    }
+  }
+  return { end: { timeline, lsn }, gap: undefined, isBefore }
+}
+
+/** Whether there is any log of the cluster. */
+export function hasLog(known: Timelines): boolean {
+  return [...known.tables.values()].some((table) => table.count > 0)
+}
+
+function stretchesOf({ tables }: Timelines, timeline: number): PositionRange[] {
+  const table = tables.get(timeline)
+  return table === undefined ? [] : coverage(rangesOf(table))
+}
+
+function fileEnd(lsn: Lsn): Lsn {
+  const start = segmentStart(lsn, Number(SEGMENT_BYTES_USUAL))
+  return start === lsn ? lsn : start + SEGMENT_BYTES_USUAL
+}
