@@ -1,6 +1,6 @@
 /**
- * A real PostgreSQL server for tests: on a free port of 127.0.0.1, with a data folder of its own, run as the
- * user `postgres` where the test is root (the server refuses root), ended by its pid.
+ * A real PostgreSQL server for tests, Debian's or npm's: on a free port of 127.0.0.1, with a data folder of
+ * its own, run as the user `postgres` where the test is root (the server refuses root), ended by its pid.
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -17,6 +17,8 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { Client } from 'pg'
+import { packagedFolder } from './postgres-packages.ts'
 
 export interface PostgresServer {
   readonly dir: string
@@ -29,16 +31,29 @@ export interface PostgresServer {
 }
 
 export interface PostgresOptions {
+  /** Before the first dot; undefined: Debian's newest. */
+  readonly version?: number
+  /** Of pages: undefined is yes. */
+  readonly checksums?: boolean
   /** Lines for postgresql.conf. */
   readonly settings?: readonly string[]
   readonly initdb?: readonly string[]
 }
 
 const DEBIAN = '/usr/lib/postgresql'
+/** From then on initdb makes them unless it is told not to. */
+const CHECKSUMS_USUAL = 18
 const READY = /database system is ready to accept connections/
 
-/** The folder of Debian's newest server, or undefined: then tests that need one are skipped. */
-export function postgresFolder(): string | undefined {
+/**
+ * The folder of Debian's newest server, or of one of that version; undefined if there is none: then tests
+ * that need it are skipped.
+ */
+export function postgresFolder(version?: number): string | undefined {
+  if (version !== undefined) {
+    const folder = join(DEBIAN, String(version), 'bin')
+    return existsSync(join(folder, 'postgres')) ? folder : packagedFolder(version)
+  }
   if (!existsSync(DEBIAN)) return undefined
   const versions = readdirSync(DEBIAN).filter((name) => existsSync(join(DEBIAN, name, 'bin/postgres')))
   const newest = versions.toSorted((a, b) => Number(a) - Number(b)).at(-1)
@@ -51,8 +66,11 @@ export async function makePostgres(options: PostgresOptions = {}): Promise<Postg
   const { uid, gid } = serverUser()
   chownSync(dir, uid, gid)
   const data = join(dir, 'data')
-  const flags = ['--pgdata', data, '--username', 'postgres', '--no-sync', '--data-checksums']
-  runAs('initdb', [...flags, '--auth=trust', '--encoding=UTF8', '--no-locale', ...(options.initdb ?? [])])
+  const { version, checksums = true, initdb = [] } = options
+  const flags = ['--pgdata', data, '--username', 'postgres', '--no-sync', '--auth=trust']
+  if (checksums) flags.push('--data-checksums')
+  else if (version !== undefined && version >= CHECKSUMS_USUAL) flags.push('--no-data-checksums')
+  runAs('initdb', [...flags, '--encoding=UTF8', '--no-locale', ...initdb], version)
   const port = await freePort()
   const settings = [
     `port = ${port}`,
@@ -72,7 +90,7 @@ export async function makePostgres(options: PostgresOptions = {}): Promise<Postg
 
 /** Resolves when it takes connections. */
 export async function startPostgres(server: PostgresServer): Promise<void> {
-  const child = spawn(programPath('postgres'), ['-D', server.data], {
+  const child = spawn(programPath('postgres', server.major), ['-D', server.data], {
     ...serverUser(),
     cwd: server.dir,
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -115,9 +133,27 @@ export function sql(server: PostgresServer, ...statements: readonly string[]): s
   return out.split('\n').filter((line) => line !== '')
 }
 
-/** Runs a program of the server's package and gives what it prints. */
-export function runAs(program: string, args: readonly string[]): string {
-  return execFileSync(programPath(program), args, {
+/** Likewise, by the library `pg`, for where there is no psql; each statement by itself. */
+export async function query(
+  { port }: Pick<PostgresServer, 'port'>,
+  ...statements: readonly string[]
+): Promise<string[]> {
+  const client = new Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres' })
+  await client.connect()
+  try {
+    let rows: (string | null)[][] = []
+    const types = { getTypeParser: () => (value: string) => value }
+    for (const text of statements)
+      ({ rows } = await client.query<(string | null)[]>({ text, rowMode: 'array', types }))
+    return rows.map((row) => row.map((column) => column ?? '').join('|'))
+  } finally {
+    await client.end()
+  }
+}
+
+/** Runs a program of the server's package, as of that version, and gives what it prints. */
+export function runAs(program: string, args: readonly string[], version?: number): string {
+  return execFileSync(programPath(program, version), args, {
     ...serverUser(),
     cwd: '/',
     encoding: 'utf8',
@@ -126,9 +162,9 @@ export function runAs(program: string, args: readonly string[]): string {
   })
 }
 
-function programPath(program: string): string {
-  const folder = postgresFolder()
-  if (folder === undefined) throw new Error('PostgreSQL is not installed')
+function programPath(program: string, version?: number): string {
+  const folder = postgresFolder(version)
+  if (folder === undefined) throw new Error(`PostgreSQL ${version ?? ''} is not installed`)
   return join(folder, program)
 }
 
