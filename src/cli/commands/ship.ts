@@ -8,6 +8,7 @@ import { connectReplication, connectSql } from '../../sources/postgres/connect.t
 import { readNames, type NameSnapshot } from '../../sources/postgres/relation-names.ts'
 import type { ServerTarget } from '../../sources/postgres/server-place.ts'
 import { closeSql } from '../../sources/postgres/sql-session.ts'
+import { formatLsn } from '../../sources/postgres/lsn.ts'
 import { walSource } from '../../sources/postgres/wal-feed.ts'
 import type { InputOf } from '../commands.ts'
 import type { LoadedConfig } from '../config-file.ts'
@@ -81,7 +82,7 @@ async function shipOne(
       spool,
       clock,
       signal,
-      onEvent: (event) => printState(context, source, event),
+      onEvent: statePrinter(context, source),
     })
     return 0
   } catch (error) {
@@ -108,8 +109,22 @@ function spoolFolder(context: CommandContext, loaded: LoadedConfig): string {
   return join(state, 'backstock', 'spool')
 }
 
+/** Says what happens, and once when a trouble is over. */
+function statePrinter(context: CommandContext, source: string): (event: ShipEvent) => void {
+  const { printer } = context
+  let isLate = false
+  return (event) => {
+    printState(context, source, event)
+    if (event.kind === 'store') isLate = true
+    if (!isLate || event.kind !== 'shipped' || event.behind > 0) return
+    isLate = false
+    if (!printer.json) note(printer, `${source}: the repository has all of the log again`)
+  }
+}
+
 function printState({ printer }: CommandContext, source: string, event: ShipEvent): void {
-  const facts = 'to' in event ? { ...event, to: `${event.to}` } : event
+  const facts =
+    event.kind === 'shipped' ? { ...event, to: `${event.to}`, lsn: formatLsn(event.to) } : { ...event }
   printEvent(printer, { type: 'status', command: 'ship', source, ...facts })
   if (printer.json) return
   if (event.kind === 'connected') note(printer, `${source}: receives the log from ${event.from} on`)
@@ -124,6 +139,7 @@ function printState({ printer }: CommandContext, source: string, event: ShipEven
     warn(printer, `${source}: ${event.reason}; the server keeps its log ${keeps}`)
   } else {
     const behind = event.behind > 0 ? `, ${formatBytes(event.behind)} behind` : ''
-    detail(printer, `${source}: ${event.object} of ${formatBytes(event.bytes)}${behind}`)
+    const size = formatBytes(event.bytes)
+    detail(printer, `${source}: stored up to ${formatLsn(event.to)}, ${event.object} of ${size}${behind}`)
   }
 }
