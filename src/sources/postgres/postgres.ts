@@ -23,6 +23,7 @@ import type { Lsn } from './lsn.ts'
 import { PAGE_BYTES } from './page-checksum.ts'
 import { closeReplication, resumeReplication, runCommand, type Replication } from './replication.ts'
 import type { TarMember } from './tar-reader.ts'
+import { withoutTornPages, type RelationFile } from './torn-pages.ts'
 import { walBranch } from './wal-branch.ts'
 
 export interface PostgresSettings {
@@ -43,6 +44,8 @@ interface Server {
   /** Blocks in one file of a relation. */
   readonly fileBlocks: number
   readonly hasChecksums: boolean
+  /** Of one file of its log. */
+  readonly segmentBytes: number
   /** Permission bits of the data folder. */
   readonly mode: number
 }
@@ -73,7 +76,7 @@ interface Sending {
 
 /** The oldest version whose manifest lists what a backup holds. */
 const MAJOR_MIN = 13
-const RELATION = /^(?:global|base\/\d+|PG_\d+_\d+\/\d+)\/\d+(?:_(?:fsm|vm|init))?(?:\.(\d+))?$/
+const RELATION = /^(?:global|base\/(\d+)|PG_\d+_\d+\/(\d+))\/(\d+)(?:_(fsm|vm|init))?(?:\.(\d+))?$/
 const RATE_KILOBYTES = { min: 32, max: 1_048_576 } as const
 const { data: DATA, tablespaces: TABLESPACES } = CLUSTER_PATHS
 
@@ -131,8 +134,9 @@ async function openServer(settings: PostgresSettings): Promise<Server> {
       major,
       systemId: system?.[0] ?? '',
       blockBytes: Number(await show('block_size')),
-      fileBlocks: await readFileBlocks(show),
+      fileBlocks: (await readBytes(show, 'segment_size')) / Number(await show('block_size')),
       hasChecksums: (await show('data_checksums')) === 'on',
+      segmentBytes: await readBytes(show, 'wal_segment_size'),
       mode: Number.parseInt(await show('data_directory_mode'), 8),
     }
   } catch (error) {
@@ -141,15 +145,14 @@ async function openServer(settings: PostgresSettings): Promise<Server> {
   }
 }
 
-/** `segment_size` is shown with a unit, such as 1GB. */
-async function readFileBlocks(show: (setting: string) => Promise<string>): Promise<number> {
-  const shown = await show('segment_size')
+/** A setting that is shown with a unit, such as 1GB. */
+async function readBytes(show: (setting: string) => Promise<string>, setting: string): Promise<number> {
+  const shown = await show(setting)
   const parts = /^(\d+)(kB|MB|GB|TB)$/.exec(shown)
   if (parts === null)
-    throw new Failure('source.failed', `Cannot understand the server: its segment_size is "${shown}"`)
+    throw new Failure('source.failed', `Cannot understand the server: its ${setting} is "${shown}"`)
   const units = { kB: 1024, MB: 1024 ** 2, GB: 1024 ** 3, TB: 1024 ** 4 }
-  const bytes = Number(parts[1]) * units[parts[2] as keyof typeof units]
-  return bytes / Number(await show('block_size'))
+  return Number(parts[1]) * units[parts[2] as keyof typeof units]
 }
 
 function deliveryOf(reading: Reading): Delivery {
@@ -183,7 +186,7 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
     hasManifest: false,
     isWaiting: false,
   }
-  await keepLog(server.replication)
+  const slot = await keepLog(server.replication)
   reading.backup = await runBaseBackup(
     server.replication,
     {
@@ -210,7 +213,17 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
   receiver.takeEntry('/', folderEntry(sending, '', 0o700))
   if (sending.tablespaces.size > 0)
     receiver.takeEntry(TABLESPACES, folderEntry(sending, TABLESPACES.slice(1), 0o700))
-  reading.damaged = await receiver.finish()
+  const damaged = await receiver.finish()
+  const { start, end, timeline } = reading.backup
+  const log = { slot, start, end, timeline, segmentBytes: server.segmentBytes, major: server.major }
+  reading.damaged = await withoutTornPages(
+    server.replication,
+    log,
+    damaged.flatMap((pages) => {
+      const file = relationFile(pages.path, server.fileBlocks)
+      return file === undefined ? [] : [{ ...pages, file }]
+    }),
+  )
 }
 
 /** What the server takes: 32 to 1 048 576; a limit above that is none. */
@@ -223,9 +236,10 @@ function kilobytesOf(rate: number | undefined): number | undefined {
  * A slot that lives as long as the connection: the server keeps the log from before the start of the backup
  * until all of it was sent.
  */
-async function keepLog(replication: Replication): Promise<void> {
+async function keepLog(replication: Replication): Promise<string> {
   const slot = `backstock_backup_${randomHex(6)}`
   await runCommand(replication, `CREATE_REPLICATION_SLOT ${slot} TEMPORARY PHYSICAL RESERVE_WAL`)
+  return slot
 }
 
 function takeMember(sending: Sending, tablespace: number, member: TarMember): void {
@@ -289,12 +303,22 @@ function pauseIf(sending: Sending, isFull: boolean): boolean {
 
 /** Relations are stored by page; free space maps, visibility maps and initial forks are such files too. */
 function formatOf({ reading, start }: Sending, path: string): PageFormat | undefined {
-  const parts = RELATION.exec(path)
-  if (parts === null) return undefined
+  const file = RELATION.exec(path)
+  if (file === null) return undefined
   const { blockBytes, fileBlocks, hasChecksums } = reading.server
-  const firstBlock = Number(parts[1] ?? 0) * fileBlocks
-  const isChecked = hasChecksums && blockBytes === PAGE_BYTES
+  const firstBlock = Number(file[5] ?? 0) * fileBlocks
+  // A server makes bad pages of the maps anew (RBM_ZERO_ON_ERROR), and the log does not tell of all changes.
+  const isMap = file[4] === 'fsm' || file[4] === 'vm'
+  const isChecked = hasChecksums && blockBytes === PAGE_BYTES && !isMap
   return { pageBytes: blockBytes, checksums: isChecked ? { firstBlock, start } : undefined }
+}
+
+/** Of a path in the tree. */
+function relationFile(path: string, fileBlocks: number): RelationFile | undefined {
+  const parts = RELATION.exec(path.replace(/^\/(?:data|tablespaces\/\d+)\//, ''))
+  if (parts === null) return undefined
+  const database = Number(parts[1] ?? parts[2] ?? 0)
+  return { database, relation: Number(parts[3]), firstBlock: Number(parts[5] ?? 0) * fileBlocks }
 }
 
 function entryOf(member: TarMember): FileEntry {
