@@ -9,7 +9,7 @@ import { logContentId } from '../format/log-segment.ts'
 import type { Access } from '../repo/keys.ts'
 import { coverage } from '../repo/log-coverage.ts'
 import { deleteTails, putLog, sealLog, sealLogInSteps } from '../repo/log-writer.ts'
-import type { LogPiece, LogWriter, PutPiece, SealedLog } from '../repo/log-writer.ts'
+import type { LogPiece, LogRoom, LogWriter, PutPiece, SealedLog } from '../repo/log-writer.ts'
 import { readLogHeader } from '../repo/logs.ts'
 import type { LogFeed, LogFile, LogSource } from '../sources/log-source.ts'
 import { saveShipState, type BranchState, type ShipState } from './ship-state.ts'
@@ -36,6 +36,8 @@ export interface PieceShipper {
   readonly clock: Clock
   readonly state: ShipState
   readonly onShipped: (event: ShippedEvent) => void
+  /** Holds what was sealed. */
+  readonly room: LogRoom
   /** Sealed and not known to be stored. */
   sealed: { readonly log: SealedLog; readonly branch: BranchState } | undefined
   /** Its run has ended while a call hung: when that comes back, nothing more is done. */
@@ -113,7 +115,7 @@ export async function putPiece(
     return feed.read({ branch: known.branch, from: start, to: at })
   }
   // The receiver needs this thread too: a segment at once would keep it from syncing.
-  const log = await sealLogInSteps(writer, head, Number(to - from), read)
+  const log = await sealLogInSteps(writer, head, { bytes: Number(to - from), read }, shipper.room)
   shipper.sealed = { log, branch: known }
   await putSealed(shipper, signal)
 }

@@ -11,7 +11,7 @@ import { Failure, isFailure } from '../base/failure.ts'
 import { LOG_SEGMENT_BYTES } from '../format/log-header.ts'
 import { openRepository, type Access } from '../repo/keys.ts'
 import { describeRange } from '../repo/log-coverage.ts'
-import { openLogWriter } from '../repo/log-writer.ts'
+import { newLogRoom, openLogWriter } from '../repo/log-writer.ts'
 import type { LogFeedState, LogSource, LogStretch } from '../sources/log-source.ts'
 import {
   dropTails,
@@ -105,6 +105,7 @@ export async function ship(access: Access, source: LogSource, options: ShipOptio
       clock: options.clock,
       state: readShipState(options.spool, { domain: writer.domain, source: source.name }),
       onShipped: options.onEvent,
+      room: newLogRoom(),
       sealed: undefined,
       isLeftBehind: false,
       isTakenOver: false,

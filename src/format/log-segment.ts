@@ -43,6 +43,8 @@ import { decodeSigned, encodeSigned, verifySigned } from './signed.ts'
 
 const MAGIC = Buffer.from('BKSTLOGS')
 export const LOG_START_BYTES = 16
+/** In the room in which an object is made. */
+const NOTES_AT = LOG_START_BYTES + LOG_LIMITS.headerBytes
 const FRAME_MAGIC = Buffer.from('BKSTLOGF\u0001\u0000', 'latin1')
 const KEY_CONTEXT = Buffer.from('backstock/1 log key')
 const CONTENT_INFO = 'backstock/1 log content'
@@ -96,9 +98,16 @@ export interface StoredLogHeader extends LogHeader {
 /** The object's bytes, and its header as a reader will see it. */
 export function encodeLog(draft: LogDraft, sealer: LogSealer): { bytes: Buffer; header: StoredLogHeader } {
   const { body, to, content, ...head } = draft
-  const encoder = beginLog(head, sealer)
+  const bodyBytes = body.reduce((sum, { plainBytes }) => sum + plainBytes, 0)
+  const encoder = beginLog(head, sealer, Buffer.allocUnsafe(logRoomBytes(head.notes, bodyBytes)))
   for (const frame of body) addLogFrame(encoder, frame)
   return endLog(encoder, { to, content })
+}
+
+/** What the buffer must have in which an object is made: never less than the object. */
+export function logRoomBytes(notes: LogFrame, bodyBytes: number): number {
+  const sections = 1 + Math.ceil(bodyBytes / LOG_FRAME_BYTES)
+  return NOTES_AT + notes.plainBytes + bodyBytes + sections * LOG_LIMITS.overheadBytes
 }
 
 /** A log object that is made frame by frame: beginLog(), addLogFrame(), endLog(). */
@@ -107,42 +116,55 @@ export interface LogEncoder {
   readonly sealer: LogSealer
   readonly name: string
   readonly seal: (frame: LogFrame, number: number) => Buffer
-  readonly notes: Buffer
-  /** Sealed, and where they will lie. */
-  readonly body: Buffer[]
+  /** The object, from somewhere on: how long the header gets is known last. */
+  readonly room: Buffer
+  end: number
+  readonly notesSha256: string
+  readonly notes: LogFramePlace
   readonly frames: LogFramePlace[]
   readonly bodyHash: Hash
 }
 
-export function beginLog(head: LogEncoder['head'], sealer: LogSealer): LogEncoder {
+/** `room`: logRoomBytes() at least; the object lies in it. */
+export function beginLog(head: LogEncoder['head'], sealer: LogSealer, room: Buffer): LogEncoder {
   const name = logName(head.place)
   const aad = frameAad(sealer.repository, name)
   const seal = (frame: LogFrame, number: number): Buffer =>
     sealAes(sealer.key, counterNonce(number), frame.body, aad(number, frame))
-  const notes = seal(head.notes, 0)
-  return { head, sealer, name, seal, notes, body: [], frames: [], bodyHash: createHash('sha256') }
+  const sealed = seal(head.notes, 0)
+  sealed.copy(room, NOTES_AT)
+  const end = NOTES_AT + sealed.length
+  const notes = placeOf(head.notes, sealed)
+  const notesSha256 = sha256(sealed).toString('hex')
+  const bodyHash = createHash('sha256')
+  return { head, sealer, name, seal, room, end, notesSha256, notes, frames: [], bodyHash }
 }
 
 /** Seals the next frame. Keeps no view of it. */
-export function addLogFrame({ seal, body, frames, bodyHash }: LogEncoder, frame: LogFrame): void {
-  const sealed = seal(frame, body.length + 1)
-  body.push(sealed)
+export function addLogFrame(encoder: LogEncoder, frame: LogFrame): void {
+  const { seal, room, frames, bodyHash } = encoder
+  const sealed = seal(frame, frames.length + 1)
+  assert(encoder.end + sealed.length <= room.length, 'a log object fits into its room')
+  sealed.copy(room, encoder.end)
+  encoder.end += sealed.length
   frames.push(placeOf(frame, sealed))
   bodyHash.update(sealed)
 }
 
+/** `bytes` lie in the room. */
 export function endLog(
-  { head, sealer, name, notes, body, frames, bodyHash }: LogEncoder,
-  end: Pick<LogDraft, 'to' | 'content'>,
+  encoder: LogEncoder,
+  last: Pick<LogDraft, 'to' | 'content'>,
 ): { bytes: Buffer; header: StoredLogHeader } {
+  const { head, sealer, name, room, end, notes, notesSha256, frames, bodyHash } = encoder
   const { repository, epoch, dataPublic, key } = sealer
   const fields: LogHeader = {
     ...head,
-    ...end,
+    ...last,
     epoch,
     sealedKey: sealToKey(dataPublic, key, keyContext(repository, epoch, name)),
-    notes: placeOf(head.notes, notes),
-    notesSha256: sha256(notes).toString('hex'),
+    notes,
+    notesSha256,
     frames,
     bodySha256: bodyHash.digest('hex'),
   }
@@ -151,10 +173,10 @@ export function endLog(
   parseLogHeader(payload, head.place, name)
   const signed = encodeSigned({ kind: 'log', repository, name, payload }, sealer.signingSeed)
   assert(signed.length <= LOG_LIMITS.headerBytes, 'the header of a log object is bounded')
-  return {
-    bytes: Buffer.concat([encodeStart(signed.length), signed, notes, ...body]),
-    header: storedHeader(fields, signed, name),
-  }
+  const begin = NOTES_AT - signed.length - LOG_START_BYTES
+  encodeStart(signed.length).copy(room, begin)
+  signed.copy(room, begin + LOG_START_BYTES)
+  return { bytes: room.subarray(begin, end), header: storedHeader(fields, signed, name) }
 }
 
 /**

@@ -19,6 +19,7 @@ import {
   beginLogContent,
   endLog,
   logFrames,
+  logRoomBytes,
   type LogEncoder,
   type LogFrame,
   type StoredLogHeader,
@@ -83,22 +84,37 @@ export async function openLogWriter(access: Access): Promise<LogWriter> {
 /** Compresses, seals and signs a piece. Keeps no view of its buffers. */
 export function sealLog(writer: LogWriter, piece: LogPiece): SealedLog {
   const { body, ...head } = piece
-  const sealing = beginSealing(writer, head, body.length)
+  const sealing = beginSealing(writer, head, body.length, newLogRoom())
   for (const part of logFrames(body)) sealPart(sealing, part)
   return endSealing(sealing)
 }
 
+/** Memory that sealed pieces are made in, one after the other: as much as the largest one took. */
+export interface LogRoom {
+  bytes: Buffer
+}
+
+export function newLogRoom(): LogRoom {
+  return { bytes: Buffer.alloc(0) }
+}
+
+/** A body that is read while it is sealed: `read` gives the bytes behind those it gave before. */
+export interface LogBody {
+  readonly bytes: number
+  readonly read: (bytes: number) => Uint8Array
+}
+
 /**
- * The same for a body of `bytes` that is read while it is sealed, a frame at a time: between two others get
- * this thread, and no more than a frame is in memory unsealed. `read` gives the bytes behind those it gave.
+ * The same a frame at a time: between two others get this thread, and no more than a frame is in memory
+ * unsealed. What it gives lies in `room`, which may be used again once that was put.
  */
 export async function sealLogInSteps(
   writer: LogWriter,
   head: Omit<LogPiece, 'body'>,
-  bytes: number,
-  read: (bytes: number) => Uint8Array,
+  { bytes, read }: LogBody,
+  room: LogRoom,
 ): Promise<SealedLog> {
-  const sealing = beginSealing(writer, head, bytes)
+  const sealing = beginSealing(writer, head, bytes, room)
   for (let left = bytes; left > 0; left -= LOG_FRAME_BYTES) {
     sealPart(sealing, read(Math.min(left, LOG_FRAME_BYTES)))
     await nextTurn()
@@ -112,13 +128,22 @@ interface Sealing {
   readonly to: bigint
 }
 
-function beginSealing(writer: LogWriter, head: Omit<LogPiece, 'body'>, bytes: number): Sealing {
+function beginSealing(
+  writer: LogWriter,
+  head: Omit<LogPiece, 'body'>,
+  bytes: number,
+  room: LogRoom,
+): Sealing {
   const { place, from, notes } = head
   assert(place.domain === writer.domain, 'a writer writes to its own domain')
   assert(bytes <= LOG_LIMITS.bodyBytes, `a log object of ${bytes} bytes`)
   assert(notes.length <= LOG_LIMITS.notesBytes, `notes of ${notes.length} bytes`)
+  const sealer = { ...writer, key: randomBytes(32) }
+  const frame = frameOf(notes)
+  const roomBytes = logRoomBytes(frame, bytes)
+  if (room.bytes.length < roomBytes) room.bytes = Buffer.allocUnsafeSlow(roomBytes)
   return {
-    encoder: beginLog({ ...head, notes: frameOf(notes) }, { ...writer, key: randomBytes(32) }),
+    encoder: beginLog({ ...head, notes: frame }, sealer, room.bytes),
     content: beginLogContent(writer.idKey),
     to: from + BigInt(bytes),
   }
@@ -127,7 +152,7 @@ function beginSealing(writer: LogWriter, head: Omit<LogPiece, 'body'>, bytes: nu
 function sealPart({ encoder, content }: Sealing, part: Uint8Array): void {
   content.update(part)
   addLogFrame(encoder, frameOf(part))
-  noteGarbage(3 * part.length) // compressed, sealed, joined
+  noteGarbage(3 * part.length) // read, compressed, sealed
 }
 
 function endSealing({ encoder, content, to }: Sealing): SealedLog {
