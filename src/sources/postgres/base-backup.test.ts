@@ -23,7 +23,7 @@ let space = ''
 before(
   async () => {
     if (skip !== false) return
-    server = await makePostgres()
+    server = await makePostgres({ settings: ['archive_mode = on', "archive_command = 'false'"] })
     space = join(server.dir, 'space')
     mkdirSync(space)
     const { uid, gid } = statSync(server.data)

@@ -86,7 +86,11 @@ export async function runBaseBackup(
   return backupOf(run.rows)
 }
 
-/** Without a tablespace_map: the archive then holds the links, and a restore decides where they lead. */
+/**
+ * Without a tablespace_map: the archive then holds the links, and a restore decides where they lead. Without
+ * waiting for the server's own archive of the log, which need not work: the backup brings its log itself, or
+ * has it from `ship`.
+ */
 function baseBackupCommand(options: BaseBackupOptions): string {
   const { major, label, checkpoint, rateKilobytesMax, includesLog, verifiesChecksums } = options
   assert(label.length <= LABEL_BYTES_MAX && !/[\0\n\r]/.test(label), 'a label is one short line')
@@ -95,13 +99,13 @@ function baseBackupCommand(options: BaseBackupOptions): string {
     const rate = rateKilobytesMax === undefined ? '' : `, MAX_RATE ${rateKilobytesMax}`
     const what = `LABEL ${quoted}, CHECKPOINT '${checkpoint}', PROGRESS true, WAL ${includesLog}`
     const pages = `VERIFY_CHECKSUMS ${verifiesChecksums}`
-    return `BASE_BACKUP (${what}, MANIFEST 'yes', ${pages}${rate})`
+    return `BASE_BACKUP (${what}, WAIT false, MANIFEST 'yes', ${pages}${rate})`
   }
   const fast = checkpoint === 'fast' ? ' FAST' : ''
   const log = includesLog ? ' WAL' : ''
   const rate = rateKilobytesMax === undefined ? '' : ` MAX_RATE ${rateKilobytesMax}`
   const pages = verifiesChecksums ? '' : ' NOVERIFY_CHECKSUMS'
-  return `BASE_BACKUP LABEL ${quoted} PROGRESS${fast}${log}${rate}${pages} MANIFEST 'yes'`
+  return `BASE_BACKUP LABEL ${quoted} PROGRESS${fast}${log} NOWAIT${rate}${pages} MANIFEST 'yes'`
 }
 
 function takeTagged(run: Run, payload: Buffer): void {
