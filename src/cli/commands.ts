@@ -213,6 +213,25 @@ export const commands = {
       ['backstock check --read-data=5', 'and a twentieth of the data'],
     ],
   },
+  timeline: {
+    group: 'Look inside',
+    summary: 'what of a database can be restored: bases, log, gaps, what happened',
+    description:
+      'Shows what the log says of itself, without reading it: restore points, drops, deleted rows. The newest ' +
+      'is last; --json gives all of it.',
+    arguments: {
+      source: { help: 'its name, or WRITER:SOURCE of several writers', required: true, complete: 'source' },
+    },
+    options: {
+      from: { value: 'TIME', type: 'time', help: 'events since then: 2026-11-22T14:30 or with a zone' },
+      to: { value: 'TIME', type: 'time', help: 'events until then' },
+    },
+    examples: [
+      ['backstock timeline orders', 'from when to when, and what was dropped'],
+      ['backstock timeline orders --from 2026-11-22T14:00 --json', 'every event since then'],
+    ],
+    stopsWhenUnread: true,
+  },
   snapshots: {
     group: 'Look inside',
     summary: 'list snapshots, the newest last',

@@ -6,6 +6,7 @@ export const commandModules: { readonly [N in CommandName]?: () => Promise<Comma
   init: () => import('./commands/init.ts'),
   backup: () => import('./commands/backup.ts'),
   ship: () => import('./commands/ship.ts'),
+  timeline: () => import('./commands/timeline.ts'),
   snapshots: () => import('./commands/snapshots.ts'),
   ls: () => import('./commands/ls.ts'),
   cat: () => import('./commands/cat.ts'),

@@ -58,6 +58,7 @@ export type EventType =
   | 'change'
   | 'key'
   | 'source'
+  | 'timeline'
 
 /** One line of --json. bigint values become decimal strings. */
 export type JsonEvent = { readonly type: EventType } & Readonly<Record<string, unknown>>
