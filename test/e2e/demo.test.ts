@@ -38,7 +38,15 @@ test('`demo` proves every day, shows a table, and leaves nothing behind', (t) =>
   assert.match(stdout, /--delta .*written; \d+ files equal/)
   assert.match(stdout, /cat exports:latest .*refused, exit 12/)
   assert.match(stdout, /check --read-data .*all sound/)
-  assert.ok(stdout.split('\n').length <= 40, 'it must stay short')
+  assert.match(stdout, /DELETE without WHERE +(\d+\s\d+) +\1 +0 /)
+  const [, acknowledged, back, lost] =
+    /host lost +([\d\u00a0]+) +([\d\u00a0]+) +([\d\u00a0]+) /.exec(stdout) ?? []
+  const [all, came, gone] = [acknowledged, back, lost].map((text = '') =>
+    Number(text.replaceAll('\u00a0', '')),
+  )
+  assert.equal(came! + gone!, all)
+  assert.ok(came! > 0)
+  assert.ok(stdout.split('\n').length <= 55, 'it must stay short')
   assert.deepEqual(readdirSync(dir), [])
 })
 

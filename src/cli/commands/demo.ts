@@ -9,10 +9,11 @@ import { describeError, errnoOf, Failure } from '../../base/failure.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { SHOP_BYTES } from '../demo/shop.ts'
+import { type ClusterStory, playClusterStory } from '../demo/cluster-story.ts'
 import { openStage } from '../demo/stage.ts'
 import { playStory, type Point, type Story, type StoryOptions } from '../demo/story.ts'
-import { formatBytes, formatCounted, formatDuration } from '../human.ts'
-import { printEvent, printFinding, printLine, printSummary, printTable } from '../print.ts'
+import { formatBytes, formatCount, formatCounted, formatDuration } from '../human.ts'
+import { type Printer, printEvent, printFinding, printLine, printSummary, printTable } from '../print.ts'
 import type { Column } from '../table.ts'
 
 /** Folders of the demo, from the shop's size: shop, repository, and a restored shop; with --keep all of them. */
@@ -32,6 +33,13 @@ const columns: readonly Column[] = [
   { title: 'AS A FULL', align: 'right' },
   { title: 'NEEDS' },
   { title: 'BACK IN', align: 'right' },
+]
+const databaseColumns: readonly Column[] = [
+  { title: 'POSTGRESQL' },
+  { title: 'ORDERS ACKNOWLEDGED', align: 'right' },
+  { title: 'BACK', align: 'right' },
+  { title: 'LOST', align: 'right' },
+  { title: 'RUNNING AGAIN IN', align: 'right' },
 ]
 const legend = [
   'AS A FULL: what a full backup of that day would have stored (a dry run). NEEDS: sets of packs that a',
@@ -64,8 +72,14 @@ export async function runDemo(
     const stage = await openStage(context, place.folder)
     const options = { scale, keep: input.keep, ...(meddle === undefined ? {} : { meddle }) }
     const story = await playStory(stage, options)
+    // Tests of the first story's proof do without the second.
+    const database = meddle === undefined ? await playClusterStory(stage) : undefined
     const seconds = (context.clock.elapsed() - started) / 1000
-    return printStory(context, story, { seconds, kept: input.keep ? place.folder : undefined })
+    return printStory(
+      context,
+      { ...story, database },
+      { seconds, kept: input.keep ? place.folder : undefined },
+    )
   } catch (cause) {
     if (!context.signal.aborted) throw cause
     const hint = input.keep ? 'What there was is still there.' : 'Nothing of the demo is left behind.'
@@ -132,23 +146,52 @@ function foldersBetween(outer: string | undefined, inner: string): string[] {
 
 function printStory(
   { printer }: CommandContext,
-  story: Story,
+  story: Story & { readonly database: ClusterStory | undefined },
   { seconds, kept }: { seconds: number; kept: string | undefined },
 ): number {
-  const { points, wrong, delta, catExit } = story
+  const { points, delta, catExit, database } = story
+  const wrong = [...story.wrong, ...(database?.wrong ?? [])]
   const exit = wrong.length > 0 ? 1 : 0
   for (const point of points) printEvent(printer, { type: 'snapshot', ...pointFacts(point) })
   printLine(printer)
   printTable(printer, columns, points.map(rowOf))
   if (!printer.quiet) for (const line of [...legend, '']) printLine(printer, line)
   for (const message of wrong.slice(0, WRONG_SHOWN_MAX)) printFinding(printer, { severity: 'error', message })
-  const event = { command: 'demo', points: points.length, delta, catExit, wrong: wrong.length, kept }
+  printDatabase(printer, database)
+  const event = {
+    command: 'demo',
+    points: points.length,
+    delta,
+    catExit,
+    database,
+    wrong: wrong.length,
+    kept,
+  }
   const rounded = Math.round(seconds * 1000) / 1000
   const total = formatDuration(seconds * 1000)
   const lines =
     exit === 0 ? [`${total} in all. ${closing[0]}`, ...closing.slice(1)] : [`NOT proven, after ${total}.`]
   printSummary(printer, { type: 'summary', ...event, seconds: rounded, exit }, lines)
   return exit
+}
+
+function printDatabase(printer: Printer, database: ClusterStory | undefined): void {
+  if (printer.quiet) return
+  if (database === undefined) {
+    printLine(printer, 'There is no PostgreSQL server on this host: its part of the demo was left out.')
+    return
+  }
+  const { before, lost } = database
+  const time = (seconds: number): string => formatDuration(seconds * 1000)
+  printTable(printer, databaseColumns, [
+    [
+      'DELETE without WHERE',
+      ...[before.orders, before.back, before.missing].map(formatCount),
+      time(before.seconds),
+    ],
+    ['host lost', ...[lost.acknowledged, lost.recovered, lost.missing].map(formatCount), time(lost.seconds)],
+  ])
+  printLine(printer)
 }
 
 function rowOf(point: Point): string[] {
