@@ -8,6 +8,7 @@
  */
 import type { Clock } from '../base/clock.ts'
 import { Failure, isFailure } from '../base/failure.ts'
+import { boundHeap, noteGarbage } from '../base/garbage.ts'
 import { LOG_SEGMENT_BYTES } from '../format/log-header.ts'
 import { openRepository, type Access } from '../repo/keys.ts'
 import { describeRange } from '../repo/log-coverage.ts'
@@ -66,6 +67,8 @@ interface Shipper extends PieceShipper {
   isTakenOver: boolean
   wake: (() => void) | undefined
   isAwake: boolean
+  /** Of what is held, as it was told last. */
+  lastEnd: bigint
   lastFlush: number
   lastLook: number
   /** Aborts with the signal, and when the receiving has ended. */
@@ -90,6 +93,7 @@ const RULES: ShipRules = {
  * repo.corrupt, host.file, storage.exists.
  */
 export async function ship(access: Access, source: LogSource, options: ShipOptions): Promise<void> {
+  boundHeap()
   const writer = await openLogWriter(access)
   const hands = { wake: (): void => undefined }
   const feed = source.open(options.spool, { onMore: () => hands.wake(), onState: options.onEvent })
@@ -111,11 +115,15 @@ export async function ship(access: Access, source: LogSource, options: ShipOptio
       isTakenOver: false,
       wake: undefined,
       isAwake: true,
+      lastEnd: 0n,
       lastFlush: -Infinity,
       lastLook: options.clock.elapsed(),
       stop: new AbortController(),
     }
-    hands.wake = () => wake(shipper)
+    hands.wake = () => {
+      noteReceived(shipper)
+      wake(shipper)
+    }
     await runShipper(shipper)
   } finally {
     feed.close()
@@ -160,6 +168,14 @@ async function flushLast(shipper: Shipper): Promise<void> {
   } finally {
     clearTimeout(timer)
   }
+}
+
+/** What came over the network lies in buffers that nobody needs any more. */
+function noteReceived(shipper: Shipper): void {
+  const end = shipper.feed.held().at(-1)?.to ?? 0n
+  const bytes = Number(end - shipper.lastEnd)
+  if (shipper.lastEnd > 0n && bytes > 0) noteGarbage(bytes)
+  shipper.lastEnd = end
 }
 
 function wake(shipper: Shipper): void {

@@ -54,7 +54,11 @@ export interface LogFeed {
   files(): LogFile[]
   /** Held bytes, 64 MiB at most; the caller's. Fails: host.file. */
   read(stretch: LogStretch): Buffer
-  /** What is to be found quickly later: times, commits, …; encoded, for the notes of one log object. */
+  /**
+   * What is to be found quickly later: times, commits, …; encoded, for the notes of one log object. Those of
+   * a segment tell all that the notes of its tails did: these are deleted. Of an empty stretch: what is known
+   * of its place since the segment before.
+   */
   notes(stretch: LogStretch): Uint8Array
   /** Whether there is something to note at the end of the branch that no notes have told yet. */
   hasNews(): boolean
