@@ -207,6 +207,7 @@ export const commands = {
         alone: 100,
         help: 'read stored data too; with =PERCENT another part each time',
       },
+      noServer: { help: 'do not ask the servers of configured databases' },
     },
     examples: [
       ['backstock check', 'structure: snapshots, trees, indexes, packs'],

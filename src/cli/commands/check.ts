@@ -2,11 +2,14 @@
 import { FAILURES } from '../../base/failure.ts'
 import { check, type CheckReport } from '../../recovery/check.ts'
 import type { Finding } from '../../recovery/check-findings.ts'
+import { checkServers, type CheckedServer, type ServerProblem } from '../../recovery/check-servers.ts'
 import { CHECK_PARTS, isWholeScope, type DomainScope } from '../../recovery/check-scope.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { formatBytes, formatCount, formatCounted, formatDuration } from '../human.ts'
+import type { LoadedConfig } from '../config-file.ts'
 import { withRepository } from '../open-repository.ts'
+import { postgresServer } from '../postgres-input.ts'
 import { detail, printEvent, printFinding, printLine, printSummary, showMoment, warn } from '../print.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 
@@ -14,10 +17,11 @@ import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 const FILES_SHOWN_MAX = 10
 
 export async function run(context: CommandContext, input: InputOf<'check'>): Promise<number> {
-  return withRepository(context, async ({ access, host, workers }) => {
+  return withRepository(context, async ({ access, host, workers, loaded }) => {
     const { printer, clock, signal } = context
     const progress = beginProgress(printer, clock, 'check')
     let report: CheckReport
+    let servers: ServerProblem[]
     try {
       report = await check(access, host, {
         ...(input.readData === undefined ? {} : { readData: input.readData }),
@@ -32,17 +36,44 @@ export async function run(context: CommandContext, input: InputOf<'check'>): Pro
             current: phase,
           }),
       })
+      servers = await checkServers(input.noServer ? [] : serversOf(context, loaded), signal)
     } finally {
       endProgress(progress)
     }
-    const { errors, unreadable, unremembered } = report
+    const { unreadable, unremembered } = report
     for (const finding of report.findings) showFinding(context, finding)
-    printReport(context, report)
+    for (const problem of servers) showProblem(context, problem)
+    const count = (severity: ServerProblem['severity']): number =>
+      servers.filter((problem) => problem.severity === severity).length
+    const errors = report.errors + count('error')
+    printReport(context, { ...report, errors, warnings: report.warnings + count('warning') }, servers.length)
     if (unremembered !== undefined)
       warn(printer, `what this check found is not remembered: ${unremembered.message}`)
     if (errors > unreadable) return 1
     return unreadable > 0 ? FAILURES['storage.offline'].exit : 0
   })
+}
+
+/** Of the configured databases. */
+function serversOf(context: CommandContext, { config }: LoadedConfig): CheckedServer[] {
+  return Object.entries(config.sources).flatMap(([source, settings]) => {
+    if (settings.kind !== 'postgres') return []
+    const { logs, slot } = settings
+    const wish = { logs, slot, applicationName: 'backstock' }
+    return [{ source, wish, target: () => postgresServer(context, source, settings) }]
+  })
+}
+
+function showProblem({ printer }: CommandContext, { code, severity, ...problem }: ServerProblem): void {
+  const { message, source, mend } = problem
+  printEvent(printer, { type: 'finding', severity, code, message, source, mend })
+  if (printer.json) return
+  if (severity === 'info') {
+    detail(printer, `${code}: ${message}`)
+    return
+  }
+  printFinding(printer, { severity, message: `${code}: ${message}` })
+  for (const command of mend) printLine(printer, `  ${command}`)
 }
 
 function showFinding({ printer }: CommandContext, finding: Finding): void {
@@ -63,7 +94,7 @@ function showFinding({ printer }: CommandContext, finding: Finding): void {
   if (more > 0) printLine(printer, `  … and ${formatCounted(more, 'more file')}`)
 }
 
-function printReport({ printer }: CommandContext, report: CheckReport): void {
+function printReport({ printer }: CommandContext, report: CheckReport, ofServers: number): void {
   const { counts, coverage, scope, errors, unreadable, warnings, leftOut, seconds } = report
   const event = {
     type: 'summary',
@@ -71,7 +102,7 @@ function printReport({ printer }: CommandContext, report: CheckReport): void {
     errors,
     unreadable,
     warnings,
-    findings: report.findings.length,
+    findings: report.findings.length + ofServers,
     leftOut,
     ...counts,
     whole: isWholeScope(scope),

@@ -247,7 +247,8 @@ function printResult(context: CommandContext, source: string, report: TimelineRe
   const log =
     last === undefined
       ? 'There is no log: only the moments of the backups can be restored.'
-      : `The log ends at ${formatLsn(last.to)} on timeline ${last.timeline}, stored ${showMoment(printer, last.until)}; ` +
+      : `The log ends at ${formatLsn(last.to)} on timeline ${last.timeline}, ` +
+        `stored ${showMoment(printer, last.until)}; ` +
         (gaps === 0 ? 'it has no gap.' : `it has ${formatCounted(gaps, 'gap')}.`)
   const left = omitted > 0 ? [`${formatCounted(omitted, 'event')} were not noted.`] : []
   printSummary(printer, summary, [log, ...left])
