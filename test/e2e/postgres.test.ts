@@ -136,7 +136,7 @@ test(
   async () => {
     const repository = await makeRepository()
     sql(server, 'CREATE TABLE prices AS SELECT n, md5(n::text) AS note FROM generate_series(1, 5000) AS n')
-    // In memory the server has its pages whole, and nothing to write: what it sends us is what is on the disk.
+    // In memory the server has its pages whole and nothing to write; what it sends is what is on the disk.
     sql(server, 'VACUUM prices', 'CHECKPOINT', 'SELECT count(*) FROM prices')
     const path = relationPath('prices')
     const mend = damagePage(join(server.data, path), 7)
