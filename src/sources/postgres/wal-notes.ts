@@ -3,6 +3,7 @@
  * names of relations. One taker for each timeline; it reads the log of the spool in order, once.
  */
 import { isFailure } from '../../base/failure.ts'
+import { noteGarbage } from '../../base/garbage.ts'
 import { feedIndexer, newIndexer, takeNotes, type LogIndexer } from './commit-index.ts'
 import { mergeNotes, NO_NOTES, type LogNotes, type MarkNote, type NameNote } from './log-notes.ts'
 import { segmentStart, type Lsn } from './lsn.ts'
@@ -50,7 +51,7 @@ const MAJOR_NEWEST = 18
 /** New names in the notes of one segment; more wait for the next. */
 const NAMES_MAX = 20_000
 const PAGE = 8192n
-const READ_BYTES = 4n * 1024n * 1024n
+const READ_BYTES = 1024n * 1024n
 
 export function newNotesTaker(source: NotesSource): NotesTaker {
   return { source, hasBegun: false, indexer: undefined, notedTo: 0n, parts: [], mark: undefined, names: [] }
@@ -130,7 +131,9 @@ function feed({ source, indexer }: NotesTaker, to: Lsn): boolean {
   try {
     while (indexer.reader.next < to) {
       const at = indexer.reader.next
-      feedIndexer(indexer, source.read(at, at + READ_BYTES < to ? at + READ_BYTES : to))
+      const bytes = source.read(at, at + READ_BYTES < to ? at + READ_BYTES : to)
+      feedIndexer(indexer, bytes)
+      noteGarbage(bytes.length)
     }
     return true
   } catch (error) {
