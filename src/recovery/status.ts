@@ -13,6 +13,7 @@ import { missingHeads } from '../repo/heads.ts'
 import type { Access } from '../repo/keys.ts'
 import { newestSnapshot } from '../repo/select-snapshot.ts'
 import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
+import { readLogStatus, type LogStatus } from './status-logs.ts'
 
 export interface SourceStatus {
   readonly source: string
@@ -28,6 +29,10 @@ export interface SourceStatus {
   readonly newestFull: string | undefined
   /** Of all its pack sets. */
   readonly bytesStored: number
+  /** undefined: the repository has none. */
+  readonly log: LogStatus | undefined
+  /** Whether the configuration says that its log is streamed. */
+  readonly streamed: boolean
 }
 
 export interface StatusWarning {
@@ -49,34 +54,58 @@ const ERROR_CODES = new Set([
   'source.unprotected',
   'snapshot.bad',
   'stream.hidden',
+  'log.none',
+  'log.gap',
   'check.errors',
   'check.damaged',
   'check.unreadable',
 ])
 /** A repository that was not checked for this long deserves a word. */
 const CHECK_AGE_MS_MAX = 30 * 24 * 3600 * 1000
+/** A shipper puts something each minute, however quiet the server is. */
+const LOG_AGE_MS_MAX = 5 * 60 * 1000
 /** Clocks of two hosts may differ by this much. */
 const CLOCK_SLACK_MS = 300_000
+
+export interface StatusWanted {
+  readonly configured: readonly string[]
+  /** Those of them whose logs are streamed. */
+  readonly streamed?: readonly string[]
+  readonly named: readonly string[]
+  readonly now: number
+}
 
 /** Of the named sources, and, when none is named, of all that are configured or stored. Fails: storage.*. */
 export async function repositoryStatus(
   access: Access,
   host: HostFolder,
-  wanted: { readonly configured: readonly string[]; readonly named: readonly string[]; readonly now: number },
+  wanted: StatusWanted,
 ): Promise<RepositoryStatus> {
-  const { configured, named, now } = wanted
+  const { configured, streamed = [], named, now } = wanted
   const { snapshots, bad, revoked } = await listSnapshots(access.store, access.config)
   const bySource = Map.groupBy(snapshots, (one) => one.source)
   const names = named.length > 0 ? named : [...new Set([...configured, ...bySource.keys()])]
-  const sources = names.flatMap((source) => {
-    const of = { source, writer: undefined, configured: configured.includes(source), now }
-    const byDomain = Map.groupBy(bySource.get(source) ?? [], ({ domain }) => domain)
-    if (byDomain.size < 2) return [sourceStatus(of, bySource.get(source) ?? [])]
-    return [...byDomain].map(([domain, its]) => {
-      const writer = access.config.domains.find(({ id }) => id === domain)?.writer.name ?? domain
-      return sourceStatus({ ...of, writer }, its)
-    })
-  })
+  const sources: SourceStatus[] = []
+  for (const source of names) {
+    const its = bySource.get(source) ?? []
+    const isConfigured = configured.includes(source)
+    const of = {
+      source,
+      writer: undefined,
+      configured: isConfigured,
+      streamed: streamed.includes(source),
+      now,
+    }
+    const byDomain = Map.groupBy(its, ({ domain }) => domain)
+    const logs = await logsOf(access, host, of, byDomain)
+    if (byDomain.size < 2) sources.push(sourceStatus({ ...of, log: newestLog(logs) }, its))
+    else
+      for (const [domain, ofDomain] of byDomain) {
+        const writer = access.config.domains.find(({ id }) => id === domain)?.writer.name ?? domain
+        const log = logs.find((each) => each.domain === domain)
+        sources.push(sourceStatus({ ...of, writer, log }, ofDomain))
+      }
+  }
   const state = readHostState(host)
   const { lastCheck } = state
   const warnings = [
@@ -88,16 +117,32 @@ export async function repositoryStatus(
       warning('stream.hidden', undefined, text),
     ),
     ...checkWarnings(state, snapshots.length, now),
-    ...sources.flatMap((one) => sourceWarnings(one, now)),
+    ...sources.flatMap((one) => [...sourceWarnings(one, now), ...logWarnings(one, now)]),
   ]
   return { sources, bytesStored: storedBytes(snapshots), warnings, lastCheck }
 }
 
+/** Only of what can have a log: listing costs a request. */
+async function logsOf(
+  access: Access,
+  host: HostFolder,
+  { source, streamed }: Pick<SourceStatus, 'source' | 'streamed'>,
+  byDomain: ReadonlyMap<string, readonly StoredSnapshot[]>,
+): Promise<LogStatus[]> {
+  const latest = [...byDomain.values()].flatMap((its) => newestSnapshot(its) ?? [])
+  if (!streamed && latest.every(({ log }) => log === undefined)) return []
+  return await readLogStatus(access, host, { source, latest })
+}
+
+function newestLog(logs: readonly LogStatus[]): LogStatus | undefined {
+  return logs.toSorted((a, b) => a.until - b.until).at(-1)
+}
+
 function sourceStatus(
-  of: Pick<SourceStatus, 'source' | 'writer' | 'configured'> & { readonly now: number },
+  of: Pick<SourceStatus, 'source' | 'writer' | 'configured' | 'streamed' | 'log'> & { readonly now: number },
   snapshots: readonly StoredSnapshot[],
 ): SourceStatus {
-  const { source, writer, configured, now } = of
+  const { source, writer, configured, streamed, log, now } = of
   const latest = newestSnapshot(snapshots)
   return {
     source,
@@ -108,6 +153,8 @@ function sourceStatus(
     ageSeconds: latest === undefined ? undefined : Math.round((now - Date.parse(latest.completed)) / 1000),
     newestFull: newestSnapshot(snapshots.filter((one) => one.kind === 'full'))?.completed,
     bytesStored: storedBytes(snapshots),
+    log,
+    streamed,
   }
 }
 
@@ -205,5 +252,23 @@ function sourceWarnings(
   }
   if (Date.parse(latest.completed) > now + CLOCK_SLACK_MS)
     warnings.push(warning('clock.future', source, `the latest snapshot of "${source}" is from the future`))
+  return warnings
+}
+
+function logWarnings({ source, latest, log, streamed }: SourceStatus, now: number): StatusWarning[] {
+  if (log === undefined) {
+    const text = `"${source}" has no log in the repository, and its configuration says logs: stream`
+    return streamed && latest !== undefined ? [warning('log.none', source, text)] : []
+  }
+  const warnings: StatusWarning[] = []
+  if (log.gap !== undefined)
+    warnings.push(
+      warning('log.gap', source, `the log of "${source}" has a gap ${log.gap}: make a new backup`),
+    )
+  if (streamed && now - log.until > LOG_AGE_MS_MAX) {
+    const minutes = Math.floor((now - log.until) / 60_000)
+    const text = `the log of "${source}" is ${minutes} minutes behind: does \`backstock ship\` run?`
+    warnings.push(warning('log.late', source, text))
+  }
   return warnings
 }

@@ -163,3 +163,15 @@ test('check goes on when a server cannot be reached', { skip, timeout: 60_000 },
   assert.deepEqual(codesOf(events).filter(isOfServer), ['server.unreachable'])
   assert.equal(findingsOf(events).find(({ code }) => isOfServer(code))?.['severity'], 'warning')
 })
+
+test('status tells until when the log is there, and that it is late', { skip, timeout: 60_000 }, async () => {
+  const logOf = (events: readonly Event[]) =>
+    events.find(({ type, source }) => type === 'source' && source === 'orders')?.['log']
+  const outcome = await here(host, ['status', 'orders', '--json'])
+  const log = logOf(eventsOf(outcome)) as Record<string, unknown>
+  assert.deepEqual([log['timeline'], log['gap']], [1, null])
+  assert.ok(Number(log['ageSeconds']) < 120, outcome.stdout)
+  assert.ok(!codesOf(eventsOf(outcome)).some((code) => String(code).startsWith('log.')))
+  const shown = await here(host, ['status', 'orders'])
+  assert.match(shown.stdout, /^Log of orders: until .* ago\), 0\/[0-9A-F]+ on timeline 1, no gap$/m)
+})

@@ -3,8 +3,10 @@
  * error.
  */
 import { repositoryStatus, type SourceStatus } from '../../recovery/status.ts'
+import { formatLsn } from '../../sources/postgres/lsn.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
+import type { LoadedConfig } from '../config-file.ts'
 import { formatBytes, formatCount, formatDuration } from '../human.ts'
 import { withRepository } from '../open-repository.ts'
 import { requireKnownSource } from '../pick-sources.ts'
@@ -28,6 +30,7 @@ export async function run(context: CommandContext, input: InputOf<'status'>): Pr
     const { printer, clock } = context
     const wanted = {
       configured: Object.keys(loaded.config.sources),
+      streamed: streamedSources(loaded),
       named: [...new Set(input.sources)],
       now: clock.now(),
     }
@@ -49,12 +52,14 @@ export async function run(context: CommandContext, input: InputOf<'status'>): Pr
       `Stored: ${formatBytes(bytesStored)}   Last check: ${check}   Credential: ${access.role}`,
     )
     printLine(printer)
-    for (const one of sources) printEvent(printer, { type: 'source', ...sourceFacts(one) })
+    for (const one of sources)
+      printEvent(printer, { type: 'source', ...sourceFacts(one), ...logFacts(one, clock.now()) })
     printTable(
       printer,
       columns,
       sources.map((one) => rowOf(one, (at) => showMoment(printer, at))),
     )
+    for (const one of sources) printLog(context, one)
     if (warnings.length > 0) printLine(printer)
     for (const { severity, code, source, message } of warnings) {
       printFinding(printer, { severity, message, facts: { code, source } })
@@ -77,6 +82,31 @@ export async function run(context: CommandContext, input: InputOf<'status'>): Pr
     printSummary(printer, summary, [])
     return errors > 0 ? 1 : 0
   })
+}
+
+function streamedSources({ config }: LoadedConfig): string[] {
+  return Object.entries(config.sources).flatMap(([name, source]) =>
+    source.kind === 'postgres' && source.logs === 'stream' ? [name] : [],
+  )
+}
+
+function printLog({ printer, clock }: CommandContext, { source, writer, log }: SourceStatus): void {
+  if (log === undefined) return
+  const age = formatDuration(clock.now() - log.until)
+  const label = writer === undefined ? source : `${writer}:${source}`
+  const place = `${formatLsn(log.lsn)} on timeline ${log.timeline}`
+  const whole = log.gap === undefined ? 'no gap' : `a gap ${log.gap}`
+  printLine(
+    printer,
+    `Log of ${label}: until ${showMoment(printer, log.until)} (${age} ago), ${place}, ${whole}`,
+  )
+}
+
+function logFacts({ log, streamed }: SourceStatus, now: number): Record<string, unknown> {
+  if (log === undefined) return streamed ? { log: null } : {}
+  const { timeline, lsn, until, gap = null } = log
+  const ageSeconds = Math.round((now - until) / 1000)
+  return { log: { until: new Date(until).toISOString(), ageSeconds, timeline, lsn: formatLsn(lsn), gap } }
 }
 
 function rowOf(status: SourceStatus, moment: (milliseconds: number) => string): string[] {
