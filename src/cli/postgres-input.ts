@@ -1,9 +1,11 @@
 /** From what the configuration says of a PostgreSQL cluster to what its source needs. */
 import { userInfo } from 'node:os'
+import { isFailure } from '../base/failure.ts'
 import type { PostgresSourceConfig } from '../protocol/config.ts'
 import { connectReplication } from '../sources/postgres/connect.ts'
 import type { PostgresSettings } from '../sources/postgres/postgres.ts'
 import { findServer, type ServerTarget } from '../sources/postgres/server-place.ts'
+import { readServerRecord, type ServerRecord } from '../sources/postgres/server-record.ts'
 import type { CommandContext } from './context.ts'
 import { warn } from './print.ts'
 import { readSecret } from './secret.ts'
@@ -38,5 +40,23 @@ export async function postgresSettings(
     checkpoint: source.checkpoint,
     rateBytesMax: source.rateLimit,
     now: () => context.clock.now(),
+    facts: async () => readRecord(context, name, target),
+  }
+}
+
+/** What cannot be read is a warning: the backup of the data goes on without it. */
+async function readRecord(
+  { printer }: CommandContext,
+  name: string,
+  target: ServerTarget,
+): Promise<ServerRecord | undefined> {
+  try {
+    const record = await readServerRecord(target)
+    for (const text of record.notes) warn(printer, `${name}: ${text}`)
+    return record
+  } catch (error) {
+    if (!isFailure(error, 'source.failed')) throw error
+    warn(printer, `${name}: its configuration and versions are not in the backup: ${error.message}`)
+    return undefined
   }
 }

@@ -163,7 +163,7 @@ function refuseFileOptions({ delta, overwrite }: InputOf<'restore'>): void {
 }
 
 /** Fails: usage.invalid. */
-function tablespaceMapOf(pairs: readonly string[]): Map<string, string> {
+export function tablespaceMapOf(pairs: readonly string[]): Map<string, string> {
   const map = new Map<string, string>()
   for (const pair of pairs) {
     const parts = pair.split('=')
@@ -216,6 +216,7 @@ function printRestored(
     bytesWritten: total((part) => part.bytesWritten),
     ...counts,
     ...rebuiltFacts(parts[0]?.rebuilt ?? []),
+    configuration: cluster.config,
     ...(missing === 0 && !dryRun ? { start: command } : {}),
     ...recoveryFacts(recovery),
     seconds: Math.round(seconds * 1000) / 1000,
@@ -229,10 +230,20 @@ function printRestored(
     lines.push(`${lost} could not be restored: without pg_control no server starts on what is there.`)
   } else {
     if (recovery !== undefined) lines.push(recoveryText(recovery, dryRun))
+    const config = configText(cluster, to)
+    if (config !== undefined) lines.push(config)
     if (!dryRun) lines.push(`Start it with: ${command}`)
   }
   printSummary(printer, event, lines)
   return exit
+}
+
+/** undefined: it came with the data folder. */
+function configText({ config }: RestoredCluster, to: string): string | undefined {
+  if (config === 'inside') return undefined
+  if (config === 'placed')
+    return `Its configuration lay elsewhere: it is in ${to}, adjusted, see the comments`
+  return 'Its configuration lay elsewhere and is not in the backup: add a postgresql.conf and a pg_hba.conf'
 }
 
 function recoveryFacts(recovery: ClusterRestoreSummary['recovery']): object {
@@ -284,7 +295,7 @@ function exitOf(counts: {
 }
 
 /** As a person would type it on this host. */
-function startCommand({ major, owner }: RestoredCluster, to: string): string {
+export function startCommand({ major, owner }: RestoredCluster, to: string): string {
   const debian = `/usr/lib/postgresql/${major}/bin/pg_ctl`
   const program = existsSync(debian) ? debian : 'pg_ctl'
   const user = userName(owner.uid)

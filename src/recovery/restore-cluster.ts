@@ -1,6 +1,7 @@
 /**
  * Restores a PostgreSQL cluster: the data folder, the tablespaces, each to its place, and at the very end
- * `pg_control`, without which no server starts. Refuses before it writes anything where a folder is in use.
+ * `pg_control`, without which no server starts. Configuration that lay elsewhere goes into the data folder
+ * (restore-config.ts). Refuses before it writes anything where a folder is in use.
  * The same command resumes: until the end the data folder holds the marker of a restore under way.
  */
 import { chmodSync, chownSync, existsSync, rmSync, symlinkSync } from 'node:fs'
@@ -30,6 +31,7 @@ import {
   type RecoveryTarget,
 } from './cluster-log.ts'
 import { writeRecoverySettings } from './recovery-settings.ts'
+import { readStoredConfig, writeStoredConfig, type ConfigState, type StoredConfig } from './restore-config.ts'
 import { restore, type RestoreOptions, type RestoreSummary } from './restore.ts'
 import { previewMarker } from './restore-marker.ts'
 
@@ -44,6 +46,8 @@ export interface ClusterRestoreOptions {
   readonly timeline: number | undefined
   readonly dryRun: boolean
   readonly noOwner: boolean
+  /** Nothing is put into the data folder that was not in it. */
+  readonly leavesConfig?: boolean
   readonly workers: number
   readonly clock: Clock
   readonly signal?: AbortSignal
@@ -58,6 +62,7 @@ export interface RestoredCluster {
   readonly owner: { readonly uid: number; readonly gid: number }
   /** Of one file of its log. */
   readonly segmentBytes: number
+  readonly config: ConfigState
 }
 
 export interface ClusterRestoreSummary {
@@ -80,6 +85,8 @@ interface Plan {
   readonly cluster: RestoredCluster
   readonly root: TreeEntry
   readonly tablespaces: readonly TablespacePlan[]
+  /** What goes into the data folder from beside it. */
+  readonly config: StoredConfig | undefined
 }
 
 const CONTROL = '/global/pg_control'
@@ -123,6 +130,7 @@ export async function restoreCluster(
       if (!parts.every(isComplete)) return false
       ownFolder(cluster.data, plan.root, options)
       for (const space of tablespaces) if (space.isMoved) moveLink(cluster.data, space)
+      if (plan.config !== undefined) writeStoredConfig(cluster.data, plan.config, ownerOf(cluster, options))
       if (recovery !== undefined) target = await prepareRecovery(access, recovery, cluster, options)
       return true
     },
@@ -135,14 +143,22 @@ export async function restoreCluster(
 async function prepareRecovery(
   access: Access,
   plan: RecoveryPlan,
-  { data, owner }: RestoredCluster,
-  { noOwner, signal }: ClusterRestoreOptions,
+  cluster: RestoredCluster,
+  options: ClusterRestoreOptions,
 ): Promise<RecoveryTarget> {
-  const given = noOwner || process.geteuid?.() !== 0 ? undefined : owner
-  const folder = join(data, 'pg_wal')
-  const target = await writeRecoveryLog(access, plan, { folder, owner: given, signal })
-  writeRecoverySettings(data, target, given)
+  const owner = ownerOf(cluster, options)
+  const folder = join(cluster.data, 'pg_wal')
+  const target = await writeRecoveryLog(access, plan, { folder, owner, signal: options.signal })
+  writeRecoverySettings(cluster.data, target, owner)
   return target
+}
+
+/** Of what is written beside what was stored; undefined: the running user. */
+function ownerOf(
+  { owner }: RestoredCluster,
+  { noOwner }: ClusterRestoreOptions,
+): RestoredCluster['owner'] | undefined {
+  return noOwner || process.geteuid?.() !== 0 ? undefined : owner
 }
 
 function tablespacePath(oid: string): string {
@@ -170,7 +186,12 @@ async function planCluster(
     const major = Number.parseInt(await readSmall(reader, `${CLUSTER_PATHS.data}/PG_VERSION`))
     const owner = { uid: root.uid, gid: root.gid }
     const segmentBytes = await readSegmentBytes(reader)
-    return { root, tablespaces, cluster: { data: rawPath(options.to), major, owner, segmentBytes } }
+    const own = await findEntry(reader, `${CLUSTER_PATHS.data}/postgresql.conf`)
+    const leaves = own !== undefined || options.leavesConfig === true
+    const stored = leaves ? undefined : await readStoredConfig(reader)
+    const config = own !== undefined ? 'inside' : stored === undefined ? 'missing' : 'placed'
+    const cluster = { data: rawPath(options.to), major, owner, segmentBytes, config } as const
+    return { root, tablespaces, cluster, config: stored }
   } finally {
     closeSnapshot(reader)
   }

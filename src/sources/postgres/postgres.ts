@@ -2,7 +2,8 @@
  * The source of kind `postgres`: a cluster as its server sends it over the replication protocol, with the log
  * from the start to the end of the backup, so that each snapshot can be recovered by itself.
  *
- * The tree: `/data` is the data folder, `/tablespaces/<oid>` what lies elsewhere.
+ * The tree: `/data` is the data folder, `/tablespaces/<oid>` what lies elsewhere, `/config` configuration
+ * that lies elsewhere, `/server.json` what the server says of itself.
  */
 import type { FileEntry } from '../../base/file-entry.ts'
 import { describeError, Failure } from '../../base/failure.ts'
@@ -21,7 +22,9 @@ import { runBaseBackup, type BaseBackup } from './base-backup.ts'
 import { CLUSTER_PATHS } from './cluster-paths.ts'
 import type { Lsn } from './lsn.ts'
 import { PAGE_BYTES } from './page-checksum.ts'
+import { deliverRecord, type EntryBase } from './record-entries.ts'
 import { closeReplication, resumeReplication, runCommand, type Replication } from './replication.ts'
+import type { ServerRecord } from './server-record.ts'
 import type { TarMember } from './tar-reader.ts'
 import { withoutTornPages, type RelationFile } from './torn-pages.ts'
 import { walBranch } from './wal-branch.ts'
@@ -34,6 +37,8 @@ export interface PostgresSettings {
   readonly rateBytesMax: number | undefined
   /** Milliseconds since 1970: for what has no time of its own. */
   readonly now: () => number
+  /** What is stored beside the data; it resolves to undefined where nothing can be asked. */
+  readonly facts?: () => Promise<ServerRecord | undefined>
 }
 
 interface Server {
@@ -186,6 +191,7 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
     hasManifest: false,
     isWaiting: false,
   }
+  const record = await settings.facts?.()
   const slot = await keepLog(server.replication)
   reading.backup = await runBaseBackup(
     server.replication,
@@ -210,6 +216,9 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
     },
   )
   if (sending.hasManifest) receiver.endFile()
+  // With several hosts another server than this one may have answered.
+  if (record !== undefined && [server.systemId, undefined].includes(record.systemId))
+    await deliverRecord(receiver, record, baseEntry(sending))
   receiver.takeEntry('/', folderEntry(sending, '', 0o700))
   if (sending.tablespaces.size > 0)
     receiver.takeEntry(TABLESPACES, folderEntry(sending, TABLESPACES.slice(1), 0o700))
@@ -337,9 +346,13 @@ function entryOf(member: TarMember): FileEntry {
   }
 }
 
-function folderEntry({ reading, time }: Sending, name: string, mode: number): FileEntry {
+function folderEntry(sending: Sending, name: string, mode: number): FileEntry {
+  return { ...baseEntry(sending), name, type: 'directory', mode }
+}
+
+function baseEntry({ reading, time }: Sending): EntryBase {
   const { uid, gid } = reading
-  return { ...NOTHING, name, type: 'directory', mode, uid, gid, mtime: time, ctime: time }
+  return { ...NOTHING, uid, gid, mtime: time, ctime: time }
 }
 
 const NOTHING = {

@@ -1,0 +1,186 @@
+/**
+ * Puts configuration that lay outside of the data folder into it, so that a restored cluster starts by its
+ * folder alone: included files become part of the file that names them, and lines that lead elsewhere, or to
+ * what is not on this host, become comments that say why.
+ */
+import { chownSync, existsSync, writeFileSync } from 'node:fs'
+import { displayName, pathBytes } from '../base/file-entry.ts'
+import { describeError, errnoOf, Failure } from '../base/failure.ts'
+import { findEntry, readFile, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
+import { CLUSTER_PATHS } from '../sources/postgres/cluster-paths.ts'
+import {
+  includedPath,
+  isInclude,
+  isIncludedName,
+  parseConfigLine,
+  parseListLine,
+  type ConfigLine,
+} from '../sources/postgres/config-lines.ts'
+
+/** Texts, raw. */
+export interface StoredConfig {
+  /** By absolute path on the server's host. */
+  readonly files: ReadonlyMap<string, string>
+  readonly config: string
+  readonly hba: string | undefined
+  readonly ident: string | undefined
+}
+
+/** Of postgresql.conf: it came with the data folder, is put there from beside it, or is in no backup. */
+export type ConfigState = 'inside' | 'placed' | 'missing'
+
+/** What configuration is limited to; more is not looked at. */
+const BYTES_MAX = 16 * 1024 * 1024
+const RECORD_BYTES_MAX = 256 * 1024 * 1024
+/** As the server has it (CONF_FILE_MAX_DEPTH). */
+const INCLUDE_DEPTH_MAX = 10
+const MARK = '# backstock:'
+/** They name the files themselves, or one of another server on this host. */
+const PLACES = ['data_directory', 'hba_file', 'ident_file', 'external_pid_file']
+const TLS_FILES = ['ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file', 'ssl_dh_params_file']
+/** A server does not start, or loses what it writes there, when they are not there. */
+const FOLDERS = ['unix_socket_directories', 'stats_temp_directory', 'log_directory']
+const HBA_MISSING = [
+  `${MARK} the backup holds no pg_hba.conf. Only users of this host may log in, by their own names.`,
+  'local all all peer',
+  '',
+].join('\n')
+
+/** undefined: the snapshot holds no postgresql.conf from elsewhere. Fails: repo.corrupt, storage.*. */
+export async function readStoredConfig(reader: SnapshotReader): Promise<StoredConfig | undefined> {
+  const record = await findEntry(reader, CLUSTER_PATHS.server)
+  if (record?.type !== 'file' || record.size > RECORD_BYTES_MAX) return undefined
+  const parts: Uint8Array[] = []
+  for await (const part of readFile(reader, record)) parts.push(part)
+  const { config, hba, ident } = placesOf(Buffer.concat(parts).toString('utf8'))
+  const files = await readFiles(reader)
+  return config !== undefined && files.has(config) ? { files, config, hba, ident } : undefined
+}
+
+/** Not synced. Fails: restore.failed. */
+export function writeStoredConfig(
+  folder: string,
+  stored: StoredConfig,
+  owner: { readonly uid: number; readonly gid: number } | undefined,
+): void {
+  const exists = (path: string): boolean => existsSync(pathBytes(path))
+  const texts = { 'postgresql.conf': adjustedConfig(stored, exists), ...listTexts(stored) }
+  try {
+    for (const [name, text] of Object.entries(texts)) {
+      const path = pathBytes(`${folder}/${name}`)
+      writeFileSync(path, text, { encoding: 'latin1', mode: 0o600 })
+      if (owner !== undefined) chownSync(path, owner.uid, owner.gid)
+    }
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+    const message = `Cannot write the configuration to "${displayName(folder)}": ${describeError(error)}`
+    throw new Failure('restore.failed', message, { cause: error })
+  }
+}
+
+/** postgresql.conf for the data folder. `exists`: whether this host has such a file or folder. */
+export function adjustedConfig(stored: StoredConfig, exists: (path: string) => boolean): string {
+  let hasTlsFiles = true
+  const adjust = (line: string, { name, value }: ConfigLine): string => {
+    if (PLACES.includes(name)) return `${MARK} all of it is in the data folder now\n#${line}`
+    const gone = missingOf(name, value, exists)
+    if (gone === undefined) return line
+    if (TLS_FILES.includes(name)) hasTlsFiles = false
+    return `${MARK} "${gone}" was not on this host\n#${line}`
+  }
+  const head = `${MARK} this was ${stored.config} and what it included\n`
+  const text = flatten(stored, { path: stored.config, parse: parseConfigLine, adjust, depth: 0 })
+  const tail = hasTlsFiles ? '' : `\n${MARK} until the files for TLS are there\nssl = off\n`
+  return `${head}${text}${tail}`
+}
+
+function listTexts(stored: StoredConfig): Record<string, string> {
+  const texts: Record<string, string> = {}
+  for (const [name, path] of [
+    ['pg_hba.conf', stored.hba],
+    ['pg_ident.conf', stored.ident],
+  ] as const)
+    if (path !== undefined && stored.files.has(path))
+      texts[name] = flatten(stored, { path, parse: parseListLine, adjust: (line) => line, depth: 0 })
+  texts['pg_hba.conf'] ??= HBA_MISSING
+  return texts
+}
+
+interface Flattening {
+  readonly path: string
+  readonly parse: (line: string) => ConfigLine | undefined
+  readonly adjust: (line: string, found: ConfigLine) => string
+  readonly depth: number
+}
+
+/** The file's text, with those of included files in the places of their lines: the order stays. */
+function flatten(stored: StoredConfig, at: Flattening): string {
+  const lines = (stored.files.get(at.path) ?? '').split('\n')
+  return lines
+    .map((line) => {
+      const found = at.parse(line)
+      if (found === undefined) return line
+      if (!isInclude(found)) return at.adjust(line, found)
+      const paths = includedFiles(stored, at.path, found)
+      if (paths.length === 0 || at.depth >= INCLUDE_DEPTH_MAX)
+        return `${MARK} not in the backup, or empty\n#${line}`
+      const texts = paths.map((path) => {
+        const text = flatten(stored, { ...at, path, depth: at.depth + 1 })
+        return `${MARK} from ${path}\n${text}\n${MARK} end of ${path}`
+      })
+      return `#${line}\n${texts.join('\n')}`
+    })
+    .join('\n')
+}
+
+function includedFiles({ files }: StoredConfig, from: string, { name, value }: ConfigLine): string[] {
+  const path = includedPath(from, value)
+  if (name !== 'include_dir') return files.has(path) ? [path] : []
+  return [...files.keys()]
+    .filter((each) => each.startsWith(`${path}/`) && isIncludedName(each.slice(path.length + 1)))
+    .filter((each) => !each.slice(path.length + 1).includes('/'))
+    .toSorted()
+}
+
+/** A file or folder that a setting needs and that is not there; relative ones are those of the data folder. */
+function missingOf(name: string, value: string, exists: (path: string) => boolean): string | undefined {
+  if (!TLS_FILES.includes(name) && !FOLDERS.includes(name)) return undefined
+  const paths = name === 'unix_socket_directories' ? value.split(',') : [value]
+  return paths
+    .map((path) => path.trim().replaceAll('"', ''))
+    .find((path) => path.startsWith('/') && !exists(path))
+}
+
+type Places = Readonly<Partial<Record<'config' | 'hba' | 'ident', string>>>
+
+/** Raw paths. What cannot be understood names none. */
+function placesOf(json: string): Places {
+  try {
+    const record: unknown = JSON.parse(json)
+    if (typeof record !== 'object' || record === null || !('configuration' in record)) return {}
+    const { configuration } = record
+    if (typeof configuration !== 'object' || configuration === null) return {}
+    const texts = Object.entries(configuration).filter(([, path]) => typeof path === 'string')
+    return Object.fromEntries(
+      texts.map(([name, path]) => [name, Buffer.from(String(path), 'utf8').toString('latin1')]),
+    )
+  } catch {
+    return {}
+  }
+}
+
+async function readFiles(reader: SnapshotReader): Promise<Map<string, string>> {
+  const root = CLUSTER_PATHS.config
+  const files = new Map<string, string>()
+  let bytes = 0
+  const into = (path: string): boolean => path === root || path.startsWith(`${root}/`)
+  for await (const { kind, path, entry } of walkTree(reader, { into })) {
+    if (kind !== 'entry' || entry.type !== 'file' || !path.startsWith(`${root}/`)) continue
+    bytes += entry.size
+    if (bytes > BYTES_MAX) break
+    const parts: Uint8Array[] = []
+    for await (const part of readFile(reader, entry)) parts.push(part)
+    files.set(path.slice(root.length), Buffer.concat(parts).toString('latin1'))
+  }
+  return files
+}
