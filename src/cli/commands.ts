@@ -341,6 +341,30 @@ export const commands = {
       ['backstock restore media --to /tmp/before --at 2026-11-22T14:30', 'as it was then'],
     ],
   },
+  export: {
+    group: 'Bring back',
+    summary: 'write a snapshot in a form that needs no Backstock',
+    description:
+      'A PostgreSQL cluster as a folder with its data folder in data/, or as the tars of pg_basebackup ' +
+      '-Ft; pg_verifybackup accepts both. Files as one tar. With --to - the tree of any snapshot as one tar on ' +
+      'standard output. The folder must be empty; nothing half-written stays in it.',
+    arguments: { snapshot: { help: snapshotHelp, required: true, complete: 'source' } },
+    options: {
+      to: { value: 'DIR', help: 'the folder; - is standard output', required: true, complete: 'folder' },
+      format: { value: 'FORMAT', help: 'the form', choices: ['plain', 'tar'], default: 'plain' },
+      tablespaceMap: {
+        value: 'OLD=NEW',
+        help: 'put a tablespace elsewhere than below the folder; repeatable',
+        many: true,
+      },
+      noOwner: { help: 'leave owners and groups to the running user' },
+    },
+    examples: [
+      ['backstock export orders:latest --to /srv/orders', 'a data folder in /srv/orders/data'],
+      ['backstock export orders:latest --to /srv/tars --format tar', 'the tars of pg_basebackup'],
+      ['backstock export media:latest --to - --format tar | ssh nas tar -x', 'files, over a line'],
+    ],
+  },
   demo: {
     group: 'More',
     summary: 'see it work: a small shop is backed up, broken and restored',

@@ -13,6 +13,7 @@ export const commandModules: { readonly [N in CommandName]?: () => Promise<Comma
   find: () => import('./commands/find.ts'),
   diff: () => import('./commands/diff.ts'),
   restore: () => import('./commands/restore.ts'),
+  export: () => import('./commands/export.ts'),
   check: () => import('./commands/check.ts'),
   status: () => import('./commands/status.ts'),
   'key list': () => import('./commands/key-list.ts'),
