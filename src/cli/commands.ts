@@ -218,8 +218,8 @@ export const commands = {
     group: 'Look inside',
     summary: 'what of a database can be restored: bases, log, gaps, what happened',
     description:
-      'Shows what the log says of itself, without reading it: restore points, drops, deleted rows. The newest ' +
-      'is last; --json gives all of it.',
+      'Shows what the log says of itself, without reading it: restore points, drops, deleted rows. ' +
+      'The newest is last; --json gives all of it.',
     arguments: {
       source: { help: 'its name, or WRITER:SOURCE of several writers', required: true, complete: 'source' },
     },
