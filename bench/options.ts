@@ -10,6 +10,7 @@ export const measureNames = [
   'memory',
   'index',
   'growth',
+  'postgres',
 ] as const
 export type MeasureName = (typeof measureNames)[number]
 
@@ -23,16 +24,17 @@ export interface Options {
   backstockPath: string | undefined
 }
 
-export const usageText = `npm run bench -- [options]
+export const usageText = `npm run bench -- [options] [measures]
 
-Measures backstock against restic and borg, in turns on the same machine, in a folder on tmpfs.
+Measures backstock against restic and borg, in turns on the same machine, in a folder on tmpfs;
+for PostgreSQL (the measure postgres) against pgBackRest, on disk.
 
-  --only A,B         only these measures: ${measureNames.join(', ')}
-  --scale S          size of the data, 1 = 1.6 GB (default 1)
+  --only A,B         only these measures, which may also stand alone: ${measureNames.join(', ')}
+  --scale S          size of the data, 1 = 1.6 GB, of a cluster 2.1 GB (default 1)
   --rounds N         how often each peer has its turn (default 3)
   --growth-rounds N  the same for the growth measure (default 1)
   --quick            scale 0.1, one round, growth up to 100 000 files: to try the bench, not to judge by
-  --record           write bench/RESULTS.md and bench/results/; otherwise bench/results/draft/
+  --record           write bench/RESULTS.md and what was measured to bench/results/; else bench/results/draft/
   --backstock PATH   another backstock to measure, an executable or its main.js
   --help             this text
 
@@ -45,8 +47,9 @@ const roundsMax = 50
 
 /** Reads the options, or throws an Error with a sentence for the user. Undefined when help was asked for. */
 export function parseOptions(argv: string[]): Options | undefined {
-  const { values } = parseArgs({
+  const { values, positionals } = parseArgs({
     args: argv,
+    allowPositionals: true,
     options: {
       only: { type: 'string' },
       scale: { type: 'string' },
@@ -63,7 +66,7 @@ export function parseOptions(argv: string[]): Options | undefined {
     throw new Error('Cannot record a quick run: leave out --quick or --record')
   const rounds = values.rounds ?? (values.quick ? '1' : '3')
   const options: Options = {
-    only: parseOnly(values.only),
+    only: parseOnly([values.only ?? [], positionals].flat().join(',')),
     scale: parseNumber('--scale', values.scale ?? (values.quick ? '0.1' : '1'), {
       low: 0.001,
       high: scaleMax,
@@ -87,8 +90,8 @@ function refuseUnfitRecord(options: Options): void {
   if (options.backstockPath !== undefined) throw new Error('Cannot record another backstock than this one')
 }
 
-function parseOnly(text: string | undefined): Set<MeasureName> {
-  if (text === undefined) return new Set(measureNames)
+function parseOnly(text: string): Set<MeasureName> {
+  if (text === '') return new Set(measureNames)
   const names = text.split(',').map((name) => name.trim())
   const unknown = names.find((name) => !measureNames.some((known) => known === name))
   if (unknown !== undefined) {

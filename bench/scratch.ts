@@ -1,7 +1,7 @@
 /**
- * The folder on tmpfs in which a bench happens, removed with all it holds when the process ends for any
- * reason it can see (end, failure, SIGINT, SIGTERM, SIGHUP). What a killed bench left is removed by the next
- * one.
+ * The folder in which a bench happens, on tmpfs or on disk, removed with all it holds when the process ends
+ * for any reason it can see (end, failure, SIGINT, SIGTERM, SIGHUP). What a killed bench left is removed by
+ * the next one.
  */
 import {
   closeSync,
@@ -22,18 +22,34 @@ export interface Scratch {
 }
 
 const tmpfsRoot = '/dev/shm'
+const diskRoot = '/var/tmp'
 const folderName = /^backstock-bench-(\d+)$/
 const memoryReserveBytes = 1_000_000_000
 const removeAttemptsMax = 50
 const warmBlockBytes = 4_000_000
 const signals = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
 
-/** Makes the folder, or fails if tmpfs cannot hold `bytes` in `files` files. */
+/** Makes the folder on tmpfs, or fails if that cannot hold `bytes` in `files` files. */
 export function openScratch(needed: { bytes: number; files: number }): Scratch {
-  removeLeftovers()
   refuseTooSmall(needed)
-  const scratch: Scratch = { root: join(tmpfsRoot, `backstock-bench-${process.pid}`), groups: new Set() }
-  mkdirSync(scratch.root, { mode: 0o700 })
+  return makeScratch(tmpfsRoot, 0o700)
+}
+
+/** Makes one on disk, which other users may pass through, or fails if that has not `bytes` left. */
+export function openDiskScratch(bytes: number): Scratch {
+  const disk = statfsSync(diskRoot)
+  const freeBytes = disk.bavail * disk.bsize
+  if (freeBytes < bytes) {
+    const is = `${gigabytes(freeBytes)} are free (${gigabytes(bytes)} are needed)`
+    throw new Error(`Cannot bench in ${diskRoot}: ${is}`)
+  }
+  return makeScratch(diskRoot, 0o711)
+}
+
+function makeScratch(parent: string, mode: number): Scratch {
+  removeLeftovers(parent)
+  const scratch: Scratch = { root: join(parent, `backstock-bench-${process.pid}`), groups: new Set() }
+  mkdirSync(scratch.root, { mode })
   process.on('exit', () => closeScratch(scratch))
   for (const [signal, exitCode] of Object.entries(signals)) process.on(signal, () => process.exit(exitCode))
   return scratch
@@ -85,12 +101,12 @@ export function endGroup(group: number): void {
   }
 }
 
-function removeLeftovers(): void {
-  for (const name of readdirSync(tmpfsRoot)) {
+function removeLeftovers(parent: string): void {
+  for (const name of readdirSync(parent)) {
     const owner = folderName.exec(name)?.[1]
     if (owner === undefined || isAlive(Number(owner))) continue
-    process.stderr.write(`removing ${join(tmpfsRoot, name)}, left by a bench that was killed\n`)
-    removeFolder(join(tmpfsRoot, name))
+    process.stderr.write(`removing ${join(parent, name)}, left by a bench that was killed\n`)
+    removeFolder(join(parent, name))
   }
 }
 

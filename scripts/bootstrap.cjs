@@ -37,6 +37,7 @@ const TEST_TOOLS = [
 const BENCH_TOOLS = [
   { command: 'restic', debian: 'restic' },
   { command: 'borg', debian: 'borgbackup' },
+  { command: 'pgbackrest', debian: 'pgbackrest' },
 ]
 
 main(process.argv.slice(2))

@@ -12,9 +12,14 @@ const sourceName = 'shop'
 
 /** Builds this checkout, or takes another backstock that is named by its path. */
 export function openBackstock(path: string | undefined): Peer {
-  const words = path === undefined ? publishedCommand() : commandOf(resolve(path))
-  const version = path === undefined ? versionText() : resolve(path)
+  const { words, version } = backstockCommand(path)
   return { name: 'backstock', version, prepare: (place) => prepare(words, place) }
+}
+
+/** What starts it, and what it is. */
+export function backstockCommand(path: string | undefined): { words: string[]; version: string } {
+  if (path !== undefined) return { words: commandOf(resolve(path)), version: resolve(path) }
+  return { words: publishedCommand(), version: versionText() }
 }
 
 function publishedCommand(): string[] {

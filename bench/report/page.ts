@@ -1,5 +1,7 @@
 /** The page bench/RESULTS.md, the text on the terminal, and the raw samples, all from one record; pure. */
+import type { PostgresRecord } from '../postgres-record.ts'
 import type { BenchRecord } from '../record.ts'
+import { formatPostgresPage } from './postgres-page.ts'
 import {
   growthJudgementTable,
   growthTable,
@@ -26,8 +28,8 @@ The shop: 70 % product images that do not compress, 20 % exports and logs, 10 % 
 files of 3 KB to 64 MB. Day 2: 1 % of the files replaced, renamed or deleted and as many new, one export
 edited in its middle, three logs appended, 1 % of one relation's pages rewritten and 200 appended.`
 
-/** The page. Links to the plots that lie in results/ beside it. */
-export function formatPage(record: BenchRecord): string {
+/** The page, with a chapter on PostgreSQL if that was measured. Links to the plots in results/ beside it. */
+export function formatPage(record: BenchRecord, postgres?: PostgresRecord): string {
   const parts = [
     '# Results of the bench',
     'Written by `npm run bench -- --record`. Raw samples: [results/latest.json](results/latest.json).',
@@ -49,6 +51,7 @@ export function formatPage(record: BenchRecord): string {
     )
   }
   parts.push('## How it is measured', method)
+  if (postgres !== undefined) parts.push(formatPostgresPage(postgres))
   return `${parts.filter((part) => part !== '').join('\n\n')}\n`
 }
 
