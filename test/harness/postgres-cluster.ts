@@ -123,7 +123,7 @@ export async function restoreBeside(
 export async function whileStarted(
   back: PostgresServer,
   port: number,
-  look: (server: PostgresServer) => void,
+  look: (server: PostgresServer) => void | Promise<void>,
 ): Promise<void> {
   const settings = [`port = ${port}`, "unix_socket_directories = ''", 'hot_standby = off', '']
   appendFileSync(join(back.data, 'postgresql.conf'), settings.join('\n'))
@@ -131,7 +131,7 @@ export async function whileStarted(
   // Without hot standby it is ready when it has recovered, and not before.
   await startPostgres(server)
   try {
-    look(server)
+    await look(server)
   } finally {
     await stopPostgres(server)
   }

@@ -178,7 +178,8 @@ function serverUser(): { uid: number; gid: number } {
   return { uid: Number(fields[2]), gid: Number(fields[3]) }
 }
 
-async function freePort(): Promise<number> {
+/** Of 127.0.0.1, as the system gives it out. */
+export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')
   const address = probe.address()

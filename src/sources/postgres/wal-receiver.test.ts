@@ -285,8 +285,9 @@ test('a full disk stalls the receiver and loses nothing', { skip, timeout: 60_00
 function answerOf(command: string): Answer {
   const [verb] = command.split(' ')
   if (verb === 'IDENTIFY_SYSTEM') return [row('7001', '1', '0/1000100', null)]
-  if (verb === 'READ_REPLICATION_SLOT') return [refusal('42601', 'syntax error')]
+  if (verb === 'READ_REPLICATION_SLOT') return [refusal('XX000', 'cannot execute SQL commands in WAL sender')]
   if (verb === 'CREATE_REPLICATION_SLOT') return [refusal('42710', 'it exists')]
+  if (command === 'SHOW server_version_num') return [row('140023')]
   return [row(command === 'SHOW wal_segment_size' ? '1MB' : '-1')]
 }
 

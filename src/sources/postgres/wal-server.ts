@@ -28,7 +28,8 @@ export const STATE = {
   notInState: '55000',
 } as const
 
-const SYNTAX_ERROR = '42601'
+/** From this version on a server tells what a slot keeps. */
+const TELLS_SLOTS = 150_000
 const DUPLICATE_OBJECT = '42710'
 const UNDEFINED_OBJECT = '42704'
 const SLOT_NAME = /^[a-z0-9_]{1,63}$/
@@ -75,16 +76,14 @@ export async function ensureSlot(replication: Replication, slot: string): Promis
 
 /** undefined: there is none, or the server, before version 15, does not know the command. */
 async function readSlot(replication: Replication, slot: string): Promise<SlotState | undefined> {
-  try {
-    const [row] = await runCommand(replication, `READ_REPLICATION_SLOT "${slot}"`)
-    const [type, lsn, timeline] = row ?? []
-    if (type === null || type === undefined) return undefined
-    if (lsn === null || lsn === undefined) return { restart: undefined, isLost: true }
-    return { restart: { timeline: Number(timeline), lsn: parseLsn(lsn) }, isLost: false }
-  } catch (error) {
-    if (sqlStateOf(error) === SYNTAX_ERROR) return undefined
-    throw error
-  }
+  // Asked first: an unknown command is taken for SQL, and refused as an internal error that says nothing.
+  const [version] = await runCommand(replication, 'SHOW server_version_num')
+  if (Number(version?.[0] ?? 0) < TELLS_SLOTS) return undefined
+  const [row] = await runCommand(replication, `READ_REPLICATION_SLOT "${slot}"`)
+  const [type, lsn, timeline] = row ?? []
+  if (type === null || type === undefined) return undefined
+  if (lsn === null || lsn === undefined) return { restart: undefined, isLost: true }
+  return { restart: { timeline: Number(timeline), lsn: parseLsn(lsn) }, isLost: false }
 }
 
 /** Returns whether it was missing. */

@@ -1,0 +1,81 @@
+/**
+ * Whether a restored cluster is what the source was: all rows of all tables, the catalog among them, by
+ * hashes over SQL; indexes by amcheck; pages by our own checksums. For servers that bring no clients.
+ */
+import assert from 'node:assert/strict'
+import { existsSync, globSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { damagedPages } from '../../src/sources/postgres/page-check.ts'
+import { postgresFolder, query, runAs, type PostgresServer } from './postgres.ts'
+
+const RELATION = /^\d+(?:_(?:fsm|vm|init))?(?:\.(\d+))?$/
+/** Blocks in one file of a relation: 1 GiB. */
+const FILE_BLOCKS = 131_072
+/** Behind all positions: every page is judged. */
+const NEVER = (1n << 64n) - 1n
+/** From then on amcheck knows tables too. */
+const CHECKS_TABLES = 14
+
+/** Hashes of all tables that are logged, by name; rows in the order of their text. */
+export async function tableHashes(server: Pick<PostgresServer, 'port'>): Promise<string[]> {
+  const names = await query(
+    server,
+    `select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
+      where relkind in ('r', 'm') and relpersistence = 'p' order by 1`,
+  )
+  const hashes = names.map((name) => {
+    const rows = `md5(string_agg(md5(t::text), '' order by t::text))`
+    return `select '${name.replaceAll("'", "''")}', count(*), ${rows} from ${name} t`
+  })
+  // Tables are read at once: their order is by chance.
+  return (await query(server, hashes.join(' union all '))).toSorted()
+}
+
+/** A sequence may be ahead by the values that the log has reserved, but never behind. */
+export async function sequencePlaces(server: Pick<PostgresServer, 'port'>): Promise<Map<string, number>> {
+  const rows = await query(
+    server,
+    'select schemaname, sequencename, coalesce(last_value, 0) from pg_sequences',
+  )
+  return new Map(
+    rows.map((row) => {
+      const [schema, name, value] = row.split('|')
+      return [`${schema}.${name}`, Number(value)]
+    }),
+  )
+}
+
+/** Of the extension amcheck, which must be there: every index against its table, and the tables. */
+export async function checkStructures(server: Pick<PostgresServer, 'port' | 'major'>): Promise<void> {
+  const [count] = await query(
+    server,
+    `select count(bt_index_check(c.oid, relkind = 'i')) from pg_index i join pg_class c on c.oid = indexrelid
+      where relam = (select oid from pg_am where amname = 'btree') and indisvalid and relkind = 'i'
+        and relpersistence = 'p'`,
+  )
+  assert.ok(Number(count) > 50, `only ${count} indexes were checked`)
+  if (server.major < CHECKS_TABLES) return
+  const found = await query(
+    server,
+    `select c.oid::regclass, blkno, msg from pg_class c, verify_heapam(c.oid)
+      where relkind in ('r', 'm', 't') and relpersistence = 'p'`,
+  )
+  assert.deepEqual(found, [])
+}
+
+/** Every page of a stopped cluster has the right checksum. Returns how many were looked at. */
+export function checkPages({ data, major }: Pick<PostgresServer, 'data' | 'major'>): number {
+  let count = 0
+  for (const path of globSync(['global/*', 'base/*/*', 'pg_tblspc/*/PG_*/*/*'], { cwd: data })) {
+    const parts = RELATION.exec(basename(path))
+    if (parts === null) continue
+    const bytes = readFileSync(join(data, path))
+    const rule = { firstBlock: Number(parts[1] ?? 0) * FILE_BLOCKS, start: NEVER }
+    assert.deepEqual(damagedPages(bytes, 0, rule), [], path)
+    count += bytes.length / 8192
+  }
+  assert.ok(count > 500, `only ${count} pages were checked`)
+  if (existsSync(join(postgresFolder(major) ?? '', 'pg_checksums')))
+    runAs('pg_checksums', ['--check', '--pgdata', data], major)
+  return count
+}
