@@ -345,9 +345,9 @@ export const commands = {
     group: 'Bring back',
     summary: 'write a snapshot in a form that needs no Backstock',
     description:
-      'A PostgreSQL cluster as a folder with its data folder in data/, or as the tars of pg_basebackup ' +
-      '-Ft; pg_verifybackup accepts both. Files as one tar. With --to - the tree of any snapshot as one tar on ' +
-      'standard output. The folder must be empty; nothing half-written stays in it.',
+      'A PostgreSQL cluster as a folder, its data folder in data/, or as the tars of pg_basebackup -Ft: ' +
+      'pg_verifybackup accepts both. Files as one tar. With --to - any tree as one tar on standard ' +
+      'output. The folder must be empty; nothing half-written stays in it.',
     arguments: { snapshot: { help: snapshotHelp, required: true, complete: 'source' } },
     options: {
       to: { value: 'DIR', help: 'the folder; - is standard output', required: true, complete: 'folder' },

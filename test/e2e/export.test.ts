@@ -9,6 +9,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -25,7 +26,16 @@ import {
   type PostgresServer,
 } from '../harness/postgres.ts'
 import { whileStarted } from '../harness/postgres-cluster.ts'
-import { dropHost, eventOf, here, makeHost, putFile, run, type ShopHost } from '../harness/shop-host.ts'
+import {
+  dropHost,
+  eventOf,
+  here,
+  makeHost,
+  packNames,
+  putFile,
+  run,
+  type ShopHost,
+} from '../harness/shop-host.ts'
 import { mountDisk, unmountDisk } from '../harness/small-disk.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
@@ -177,25 +187,43 @@ test('a folder with something in it is refused, leftovers of a killed export are
   assert.equal(inside.exit, 25, inside.stderr)
 })
 
-test(
-  'nothing stays on a disk that fills up, or of a damaged backup',
-  { skip, timeout: 120_000 },
-  async (t) => {
-    const to = newFolder()
-    if (!mountDisk(to, '8m')) {
-      t.skip('this user may not mount')
-      return
+test('nothing stays on a disk that fills up', { skip, timeout: 120_000 }, async (t) => {
+  const to = newFolder()
+  if (!mountDisk(to, '8m')) {
+    t.skip('this user may not mount')
+    return
+  }
+  try {
+    for (const format of ['tar', 'plain']) {
+      const full = await here(host, ['export', 'orders:latest', '--to', to, '--format', format])
+      assert.equal(full.exit, 1, full.stderr)
+      assert.match(full.stderr, /disk is full|ENOSPC|no space/i, format)
+      assert.deepEqual(readdirSync(to), [])
     }
+  } finally {
+    unmountDisk(to)
+    rmSync(to, { recursive: true })
+  }
+})
+
+test(
+  'nothing stays of a damaged backup, not in mapped places either',
+  { skip, timeout: 120_000 },
+  async () => {
+    const [to, elsewhere] = [newFolder(), newFolder()]
+    const map = ['--tablespace-map', `${space}=${elsewhere}`]
+    const packs = packNames(host).map((name) => join(host.dir, 'repo', name))
+    for (const pack of packs) renameSync(pack, `${pack}.away`)
     try {
       for (const format of ['tar', 'plain']) {
-        const full = await here(host, ['export', 'orders:latest', '--to', to, '--format', format])
-        assert.equal(full.exit, 1, full.stderr)
-        assert.match(full.stderr, /disk is full|ENOSPC|no space/i, format)
-        assert.deepEqual(readdirSync(to), [])
+        const args = ['export', 'orders:latest', '--to', to, '--format', format, ...map]
+        const done = await here(host, args)
+        assert.ok(done.exit === 23 || done.exit === 1, done.stderr)
+        assert.match(done.stderr, /backstock: Cannot/)
+        assert.deepEqual([readdirSync(to), readdirSync(elsewhere)], [[], []], format)
       }
     } finally {
-      unmountDisk(to)
-      rmSync(to, { recursive: true })
+      for (const pack of packs) renameSync(`${pack}.away`, pack)
     }
   },
 )
