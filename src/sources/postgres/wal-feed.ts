@@ -14,6 +14,7 @@ import {
 } from './spool.ts'
 import type { Spool } from './spool.ts'
 import type { NameNote } from './log-notes.ts'
+import { loadNames, saveNames } from './name-store.ts'
 import { newNames, type NameSnapshot } from './relation-names.ts'
 import { historyFile, parseWalBranch, walBranch } from './wal-branch.ts'
 import {
@@ -22,6 +23,7 @@ import {
   noteMark,
   noteNames,
   notesOf,
+  unmergedNames,
   type NotesSource,
   type NotesTaker,
 } from './wal-notes.ts'
@@ -63,6 +65,8 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
     takers.set(timeline, known)
     return known
   }
+  const last = spool.logs.at(-1)
+  if (last !== undefined) noteNames(takerOf(last.timeline), loadNames(spool.folder))
   const onMark = (mark: CoverageMark): void => {
     const { timeline, lsn, serverTime, receivedAt } = mark
     noteMark(takerOf(timeline), { lsn, serverTime, receivedAt })
@@ -74,7 +78,9 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
       const naming = followNames(settings, AbortSignal.any([signal, end.signal]), (names) => {
         const last = spool.logs.at(-1)
         if (last === undefined || names.length === 0) return false
-        noteNames(takerOf(last.timeline), names)
+        const taker = takerOf(last.timeline)
+        noteNames(taker, names)
+        saveNames(spool.folder, unmergedNames(taker))
         events.onMore()
         return true
       })
@@ -93,7 +99,11 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
     hasNews: () => takers.get(spool.logs.at(-1)?.timeline ?? 0)?.mark !== undefined,
     release: ({ branch, at }) => {
       const timeline = timelineOf(branch)
-      forgetNotes(takerOf(timeline), at)
+      const taker = takerOf(timeline)
+      const named = unmergedNames(taker).length
+      forgetNotes(taker, at)
+      const left = unmergedNames(taker)
+      if (left.length < named) saveNames(spool.folder, left)
       // A record that ends behind `at` may begin in the segment before.
       const isLast = timeline === spool.logs.at(-1)?.timeline
       const kept = isLast ? BigInt(spool.system?.segmentBytes ?? 0) : 0n

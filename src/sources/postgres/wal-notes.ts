@@ -77,6 +77,11 @@ export function notesOf(taker: NotesTaker, from: Lsn, to: Lsn): Buffer[] {
   return encodeNotes(mergeNotes(within.map((part) => part.notes)))
 }
 
+/** Those that are in no segment yet. */
+export function unmergedNames({ parts, names }: NotesTaker): NameNote[] {
+  return [...parts.flatMap(({ notes }) => notes.names), ...names]
+}
+
 /** What lies before `at` is in a segment: it will not be asked for again. */
 export function forgetNotes(taker: NotesTaker, at: Lsn): void {
   taker.parts = taker.parts.filter(({ from, to }) => to > at || from >= at)
