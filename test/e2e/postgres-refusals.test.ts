@@ -1,0 +1,197 @@
+/**
+ * What a restore of a cluster refuses, what it leaves when it cannot finish, and a server that dies amid a
+ * backup.
+ */
+import assert from 'node:assert/strict'
+import {
+  appendFileSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { isFailure } from '../../src/base/failure.ts'
+import {
+  backUp,
+  dropRepository,
+  makeRepository,
+  snapshotsOf,
+  type TestRepository,
+} from '../harness/engine.ts'
+import {
+  dropPostgres,
+  makePostgres,
+  postgresFolder,
+  sql,
+  startPostgres,
+  type PostgresServer,
+} from '../harness/postgres.ts'
+import { clusterSource, restoreBeside, whileStarted } from '../harness/postgres-cluster.ts'
+import { killPostgres } from '../harness/postgres-standby.ts'
+
+const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
+const within = { skip, timeout: 60_000 }
+let server: PostgresServer
+let repository: TestRepository
+let snapshot: string | undefined
+let space = ''
+
+before(
+  async () => {
+    if (skip !== false) return
+    server = await makePostgres()
+    space = join(server.dir, 'space')
+    mkdirSync(space)
+    const { uid, gid } = statSync(server.data)
+    chownSync(space, uid, gid)
+    sql(
+      server,
+      `CREATE TABLESPACE cold LOCATION '${space}'`,
+      'CREATE TABLE orders AS SELECT n, repeat(md5(n::text), 4) AS note FROM generate_series(1, 20000) AS n',
+      'CREATE TABLE archive TABLESPACE cold AS SELECT n FROM generate_series(1, 1000) AS n',
+    )
+    repository = await makeRepository()
+    snapshot = (
+      await backUp(
+        repository,
+        clusterSource(() => server),
+      )
+    ).snapshot
+  },
+  { timeout: 60_000 },
+)
+
+after(async () => {
+  if (skip !== false) return
+  dropRepository(repository)
+  await dropPostgres(server)
+})
+
+function freshSpace(name: string): ReadonlyMap<string, string> {
+  return new Map([[space, join(server.dir, name)]])
+}
+
+test('a folder in use is refused, and nothing is written anywhere', within, async () => {
+  const used = join(server.dir, 'used')
+  mkdirSync(used)
+  writeFileSync(join(used, 'letter'), 'keep me')
+  const running = join(server.dir, 'running')
+  mkdirSync(running)
+  writeFileSync(join(running, 'postmaster.pid'), `${process.pid}\n`)
+  const tablespaceMap = freshSpace('not-made')
+  const cases = [
+    [{ to: used, tablespaceMap }, /"[^"]+used": it is not empty/],
+    [{ to: running, tablespaceMap }, /holds a postmaster.pid: a server runs on it, or was killed/],
+    // The tablespace would go where the running server has its own.
+    [{ to: join(server.dir, 'new') }, /space": it is not empty/],
+    [
+      { to: join(server.dir, 'new'), tablespaceMap: new Map([['/nowhere', '/else']]) },
+      /no tablespace in "\/nowhere" \(there is: [^)]+space\)/,
+    ],
+    [
+      { to: join(server.dir, 'new'), tablespaceMap: new Map([[space, 'relative']]) },
+      /must get an absolute path/,
+    ],
+  ] as const
+  for (const [options, message] of cases) {
+    await assert.rejects(restoreBeside(repository, server, snapshot, options), (error) => {
+      assert.ok(isFailure(error, 'restore.refused'))
+      assert.match(error.message, message)
+      return true
+    })
+  }
+  assert.deepEqual(readdirSync(used), ['letter'])
+  assert.deepEqual(readdirSync(running), ['postmaster.pid'])
+  assert.equal(existsSync(join(server.dir, 'new')), false)
+  assert.equal(existsSync(join(server.dir, 'not-made')), false)
+})
+
+test(
+  'a restore that was cut off goes on by the same call, and only then has pg_control',
+  within,
+  async () => {
+    const to = join(server.dir, 'resumed')
+    const tablespaceMap = freshSpace('resumed-space')
+    const stop = new AbortController()
+    const options = { to, tablespaceMap, signal: stop.signal, onProgress: () => stop.abort() }
+    await assert.rejects(restoreBeside(repository, server, snapshot, options), { code: 'cancelled' })
+    assert.equal(existsSync(join(to, '.backstock-restore')), true)
+    assert.equal(existsSync(join(to, 'global/pg_control')), false)
+    const { back } = await restoreBeside(repository, server, snapshot, { to, tablespaceMap })
+    assert.equal(existsSync(join(to, '.backstock-restore')), false)
+    await whileStarted({ ...back, data: to }, server.port + 1, (at) => {
+      assert.deepEqual(sql(at, 'SELECT count(*) FROM orders'), ['20000'])
+      assert.deepEqual(sql(at, 'SELECT count(*) FROM archive'), ['1000'])
+    })
+  },
+)
+
+test('what is damaged is named, and without pg_control no server starts on the rest', within, async () => {
+  const packs = [...repository.disk.keys()].filter((name) => /\/packs\//.test(name))
+  const largest = packs.toSorted(
+    (a, b) => repository.disk.get(b)!.bytes.length - repository.disk.get(a)!.bytes.length,
+  )[0]!
+  const object = repository.disk.get(largest)!
+  repository.disk.set(largest, { ...object, bytes: Buffer.from(object.bytes).fill(0, 100, 5000) })
+  try {
+    const to = join(server.dir, 'damaged')
+    const { summary } = await restoreBeside(repository, server, snapshot, {
+      to,
+      tablespaceMap: freshSpace('damaged-space'),
+    })
+    const damaged = summary.parts.flatMap((part) => part.damaged)
+    assert.ok(damaged.length > 0)
+    assert.equal(existsSync(join(to, 'global/pg_control')), false)
+  } finally {
+    repository.disk.set(largest, object)
+  }
+})
+
+test('settings of an earlier recovery do not disturb a new one', within, async () => {
+  appendFileSync(
+    join(server.data, 'postgresql.auto.conf'),
+    "recovery_target_time = '2020-01-01 00:00:00+00'\n",
+  )
+  const { snapshot: next } = await backUp(
+    repository,
+    clusterSource(() => server),
+  )
+  const { back } = await restoreBeside(repository, server, next, { tablespaceMap: freshSpace('again-space') })
+  await whileStarted(back, server.port + 1, (at) =>
+    assert.deepEqual(sql(at, 'SELECT count(*) FROM orders'), ['20000']),
+  )
+})
+
+test(
+  'a server that dies amid a backup leaves no snapshot; the next run takes over its packs',
+  within,
+  async () => {
+    const count = (await snapshotsOf(repository)).length
+    let isKilled = false
+    const onProgress = ({ bytesRead }: { bytesRead: number }): void => {
+      if (isKilled || bytesRead < 8 * 1024 * 1024) return
+      isKilled = true
+      void killPostgres(server)
+    }
+    await assert.rejects(
+      backUp(
+        repository,
+        clusterSource(() => server),
+        { onProgress },
+      ),
+      { code: 'source.failed' },
+    )
+    assert.equal((await snapshotsOf(repository)).length, count)
+    await startPostgres(server)
+    const summary = await backUp(
+      repository,
+      clusterSource(() => server),
+    )
+    assert.ok(summary.adoptedPacks > 0)
+    assert.deepEqual(summary.problems, [])
+  },
+)
