@@ -13,6 +13,8 @@ const RELATION = /^\d+(?:_(?:fsm|vm|init))?(?:\.(\d+))?$/
 const FILE_BLOCKS = 131_072
 /** Behind all positions: every page is judged. */
 const NEVER = (1n << 64n) - 1n
+/** Tables in one statement. */
+const TOGETHER = 200
 /** From then on amcheck knows tables too. */
 const CHECKS_TABLES = 14
 
@@ -27,8 +29,11 @@ export async function tableHashes(server: Pick<PostgresServer, 'port'>): Promise
     const rows = `md5(string_agg(md5(t::text), '' order by t::text))`
     return `select '${name.replaceAll("'", "''")}', count(*), ${rows} from ${name} t`
   })
-  // Tables are read at once: their order is by chance.
-  return (await query(server, hashes.join(' union all '))).toSorted()
+  const found: string[] = []
+  for (let at = 0; at < hashes.length; at += TOGETHER)
+    found.push(...(await query(server, hashes.slice(at, at + TOGETHER).join(' union all '))))
+  // Tables are read in parallel: their order is by chance.
+  return found.toSorted()
 }
 
 /** A sequence may be ahead by the values that the log has reserved, but never behind. */
