@@ -1,6 +1,6 @@
 /** Point-in-time recovery of a real PostgreSQL cluster: full backup, shipped log, restore, start. */
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { appendFileSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { resolveGoal } from '../../src/recovery/recovery-goal.ts'
@@ -51,6 +51,8 @@ before(
     server = await makePostgres({ settings: ['max_wal_size = 64MB', 'min_wal_size = 32MB'] })
     servers.push(server)
     current = server
+    // As an earlier recovery of this cluster may have left it: two targets would be an error.
+    appendFileSync(join(server.data, 'postgresql.auto.conf'), "recovery_target_name = 'long ago'\n")
     sql(server, 'CREATE TABLE orders (id bigint PRIMARY KEY, note text)')
     repository = await makeRepository()
     running = startShip(repository, () => current)

@@ -3,15 +3,7 @@
  * backup.
  */
 import assert from 'node:assert/strict'
-import {
-  appendFileSync,
-  chownSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { chownSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { isFailure } from '../../src/base/failure.ts'
@@ -149,21 +141,6 @@ test('what is damaged is named, and without pg_control no server starts on the r
   } finally {
     repository.disk.set(largest, object)
   }
-})
-
-test('settings of an earlier recovery do not disturb a new one', within, async () => {
-  appendFileSync(
-    join(server.data, 'postgresql.auto.conf'),
-    "recovery_target_time = '2020-01-01 00:00:00+00'\n",
-  )
-  const { snapshot: next } = await backUp(
-    repository,
-    clusterSource(() => server),
-  )
-  const { back } = await restoreBeside(repository, server, next, { tablespaceMap: freshSpace('again-space') })
-  await whileStarted(back, server.port + 1, (at) =>
-    assert.deepEqual(sql(at, 'SELECT count(*) FROM orders'), ['20000']),
-  )
 })
 
 test(
