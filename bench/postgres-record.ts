@@ -12,7 +12,7 @@ export interface ClusterSample extends Usage {
   round: number
   /** Of the server's processes that ended meanwhile: what it sent a backup with. */
   serverCpuSeconds: number
-  /** Of the backups in the repository after the step; those of pgBackRest are without log. */
+  /** Of the repository after the step, the log in it included. */
   repositoryBytes: number
 }
 

@@ -50,9 +50,13 @@ export function preparePlace(place: Place): Record<string, string> {
   }
 }
 
-/** Sum of the sizes of all files below a folder. */
+/** Sum of the sizes of all files below a folder, each once: a link to a folder in it leads to them again. */
 export function folderBytes(path: string): number {
-  return readdirSync(path, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).size, 0)
+  const sizes = new Map<number, number>()
+  for (const entry of readdirSync(path, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue
+    const { ino, size } = statSync(join(entry.parentPath, entry.name))
+    sizes.set(ino, size)
+  }
+  return [...sizes.values()].reduce((sum, size) => sum + size, 0)
 }

@@ -43,8 +43,7 @@ function prepare(cluster: Cluster, folder: string): ClusterRepository {
     folder,
   })
   return {
-    // Not the archive beside it: older log than the backup's lies there too.
-    storePath: join(storePath, 'backup'),
+    storePath,
     init: command('stanza-create'),
     full: command('--type=full', 'backup'),
     restore: (target) => command(`--pg1-path=${target}`, '--type=none', 'restore'),
