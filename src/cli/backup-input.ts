@@ -19,7 +19,6 @@ import { formatCounted } from './human.ts'
 import { ownPlaces } from './open-repository.ts'
 import { type OwnPlace, pathsOutside, placesInSource } from './own-places.ts'
 import { pickSources } from './pick-sources.ts'
-import { postgresSettings } from './postgres-input.ts'
 import { detail, note, warn } from './print.ts'
 
 /** A source, and what the configuration wants done with its snapshots. */
@@ -61,13 +60,14 @@ export async function backupInputs(
     const name = requireFreeName('a list of paths', loaded, input.sources)
     const singles = await listedPaths(context, input, { name, places })
     const settings = { ...LIST_SETTINGS, exclude: input.exclude, options: { ...options, singles } }
-    return [inputOf(openSource(name, { kind: 'files', ...settings }), undefined, input)]
+    return [inputOf(await openSource(name, { kind: 'files', ...settings }), undefined, input)]
   }
   const inputs: BackupInput[] = []
   for (const { name, source } of pickSources(loaded, input.sources)) {
     if (source.kind === 'postgres') {
+      const { postgresSettings } = await import('./postgres-input.ts')
       const settings = await postgresSettings(context, name, source)
-      inputs.push(inputOf(openSource(name, settings), source, input))
+      inputs.push(inputOf(await openSource(name, settings), source, input))
       continue
     }
     for (const { what, path } of placesInSource(name, source.paths, places)) {
@@ -75,7 +75,7 @@ export async function backupInputs(
       say(context.printer, `${name}: leaves out the ${what} "${path}", which lies in it`)
     }
     const settings = { ...source, exclude: [...source.exclude, ...input.exclude], options }
-    inputs.push(inputOf(openSource(name, settings), source, input))
+    inputs.push(inputOf(await openSource(name, settings), source, input))
   }
   return inputs
 }

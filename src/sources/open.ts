@@ -1,7 +1,9 @@
-/** The one list of source kinds: from what the configuration says of a source to the source. */
-import { filesSource } from './files/files.ts'
+/**
+ * The one list of source kinds: from what the configuration says of a source to the source. What a kind needs
+ * is loaded when there is one: the library that talks to databases costs 10 MB.
+ */
 import type { FilesOptions, FilesSettings } from './files/files.ts'
-import { postgresSource, type PostgresSettings } from './postgres/postgres.ts'
+import type { PostgresSettings } from './postgres/postgres.ts'
 import type { Source } from './source.ts'
 
 /** What the configuration says of a source of each kind that this version knows, and what that needs. */
@@ -10,8 +12,11 @@ export type SourceSettings =
   | ({ readonly kind: 'postgres' } & PostgresSettings)
 
 /** Opens nothing yet: Source.begin() does. */
-export function openSource(name: string, settings: SourceSettings): Source {
-  return settings.kind === 'files'
-    ? filesSource(name, settings, settings.options)
-    : postgresSource(name, settings)
+export async function openSource(name: string, settings: SourceSettings): Promise<Source> {
+  if (settings.kind === 'files') {
+    const { filesSource } = await import('./files/files.ts')
+    return filesSource(name, settings, settings.options)
+  }
+  const { postgresSource } = await import('./postgres/postgres.ts')
+  return postgresSource(name, settings)
 }

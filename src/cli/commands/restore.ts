@@ -12,7 +12,6 @@ import { formatBytes, formatCounted, formatDuration } from '../human.ts'
 import { type OpenedRepository, withRepository } from '../open-repository.ts'
 import { pathFacts } from '../paths.ts'
 import { refuseDatabaseOptions } from '../pick-sources.ts'
-import { restorePostgres } from '../restore-postgres.ts'
 import { note, printEvent, printSummary, showMoment, warn } from '../print.ts'
 import { rebuiltFacts, warnRebuilt } from '../rebuilt.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
@@ -24,8 +23,10 @@ export async function run(context: CommandContext, input: InputOf<'restore'>): P
     const snapshot = await chooseOfSource(context, repository, input.source, input)
     // Parts of a database are files like others.
     const isPart = input.path.length + input.exclude.length > 0
-    if (snapshot.sourceKind === 'postgres' && !isPart)
+    if (snapshot.sourceKind === 'postgres' && !isPart) {
+      const { restorePostgres } = await import('../restore-postgres.ts')
       return await restorePostgres(context, repository, snapshot, input)
+    }
     refuseDatabaseOptions(input.source, input)
     const to = resolve(context.cwd, input.to)
     const moment = showMoment(context.printer, Date.parse(snapshot.completed))
