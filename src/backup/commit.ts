@@ -82,8 +82,11 @@ export async function commit(
  * the stream follows it; parent and lineage stay those of the plan, and whole without it.
  */
 async function headNow(run: BackupRun): Promise<StoredSnapshot | undefined> {
+  const { head } = run.plan
   const last = (await streamNow(run, run.access.store)).at(-1)
-  return last !== undefined && last.counter > (run.plan.head?.counter ?? 0) ? last : run.plan.head
+  if (last === undefined || head === undefined) return last ?? head
+  const isNewer = last.counter > head.counter || (last.counter === head.counter && last.id > head.id)
+  return isNewer ? last : head
 }
 
 async function streamNow(run: BackupRun, store: BlobStore): Promise<readonly StoredSnapshot[]> {

@@ -345,7 +345,7 @@ async function finishItem(tree: TreeSaver, item: Item): Promise<void> {
   } else {
     const ready = item.kind === 'ready' ? item : await finishFileItem(tree, item)
     if (ready === undefined) return
-    if (item.kind === 'file' && item.before !== undefined && sameEntry(item.before, ready.entry)) {
+    if (item.kind === 'file' && item.before !== undefined && sameEntry(tree, item.before, ready.entry)) {
       tree.totals.filesChanged--
       tree.totals.filesUnchanged++
     }
@@ -356,8 +356,8 @@ async function finishItem(tree: TreeSaver, item: Item): Promise<void> {
 }
 
 /** Whether a file that was read again is what it was: chunk ids in the content are hashes of it. */
-function sameEntry(before: TreeEntry, now: TreeEntry): boolean {
-  if (!sameStat(before, now) || Buffer.compare(before.content, now.content) !== 0) return false
+function sameEntry(tree: TreeSaver, before: TreeEntry, now: TreeEntry): boolean {
+  if (!sameStamps(tree, before, now) || Buffer.compare(before.content, now.content) !== 0) return false
   const sameXattr = ({ name, value }: Xattr, at: number): boolean =>
     now.xattrs[at]?.name === name && Buffer.compare(now.xattrs[at].value, value) === 0
   return before.xattrs.length === now.xattrs.length && before.xattrs.every(sameXattr)

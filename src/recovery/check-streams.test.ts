@@ -141,6 +141,11 @@ describe('checkStreams()', () => {
       const foreign = await resign({ id, previous: 'ab'.repeat(32) })
       await assertCodes(foreign, ['stream.fork', 'stream.previous'])
     }
+    // Both ran for hours, and one was there an hour before the other was completed: it was hidden from that.
+    const late = formatTime(Date.parse(last.completed) + 3_600_000)
+    await assertCodes(await resign({ id: `${last.id.slice(0, -8)}0badc0de`, completed: late }), [
+      'stream.fork',
+    ])
     // Begun a minute and a half after the other was there: the store hid it, even if nothing else tells.
     const begun = Date.parse(last.completed) + 90_000
     const times = { begun: formatTime(begun), completed: formatTime(begun + 1000) }

@@ -194,14 +194,13 @@ function addForkFinding(findings: Findings, before: StoredSnapshot, snapshot: St
 }
 
 /**
- * Whether neither run could see the other's snapshot: both ran at once and went on from the same head. Who
- * begins after a snapshot is there sees it, unless the store hides it; and a store that shows two hosts two
- * branches is seen at their second snapshots, which follow different ones.
+ * Whether neither run could see the other's snapshot: a run looks at the stream right before it is completed
+ * and puts its snapshot, so both were completed within the time that a put may last. Whoever looked later
+ * would have seen the other, unless the store hid it; and a store that shows two hosts two branches is seen
+ * at their second snapshots, which follow different ones.
  */
 function isRace(one: StoredSnapshot, other: StoredSnapshot): boolean {
-  if (one.previous !== other.previous) return false
-  const [oneBegan, otherBegan] = [parseTime(one.begun) ?? 0, parseTime(other.begun) ?? 0]
-  return oneBegan <= endOf(other) + PUT_MS_MAX && otherBegan <= endOf(one) + PUT_MS_MAX
+  return one.previous === other.previous && Math.abs(endOf(one) - endOf(other)) <= PUT_MS_MAX
 }
 
 function checkTimes(findings: Findings, stream: Stream, now: number): void {

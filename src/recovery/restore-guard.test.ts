@@ -14,6 +14,7 @@ const store = join(dir, 'store')
 for (const name of [
   packName('0'.repeat(16), 'data', 'ab12'),
   runName('0'.repeat(16), 'set', 1),
+  `d/${'0'.repeat(16)}/logs/orders/7-1/${'a'.repeat(16)}/tail/000000000001`,
   'config/1',
 ]) {
   mkdirSync(join(store, name, '..'), { recursive: true })
@@ -25,15 +26,17 @@ symlinkSync(store, join(dir, 'alias'))
 
 test('`storeFolders()` knows all folders of a store, and none that a link in it leads to', () => {
   const domain = `d/${'0'.repeat(16)}`
-  const below = ['packs', 'packs/ab', 'index', 'index/set'].map((name) => `${domain}/${name}`)
+  const shipper = `logs/orders/7-1/${'a'.repeat(16)}`
+  const logs = ['logs', 'logs/orders', 'logs/orders/7-1', shipper, `${shipper}/tail`]
+  const below = ['packs', 'packs/ab', 'index', 'index/set', ...logs].map((name) => `${domain}/${name}`)
   const ids = ['.', 'config', 'd', domain, ...below].map((name) => {
     const { dev, ino } = lstatSync(join(store, name), { bigint: true })
     return `${dev}:${ino}`
   })
   for (const path of [store, join(dir, 'alias')])
-    assert.deepEqual([...storeFolders(pathToFileURL(path).href).ids].sort(), ids.sort())
-  assert.equal(storeFolders('memory:').ids.size, 0)
-  assert.equal(storeFolders(`file://${dir}/gone`).ids.size, 0)
+    assert.deepEqual([...storeFolders(pathToFileURL(path).href).ids()].sort(), ids.sort())
+  assert.equal(storeFolders('memory:').ids().size, 0)
+  assert.equal(storeFolders(`file://${dir}/gone`).ids().size, 0)
 })
 
 test('`refuseStoreFolder()` refuses a folder of the store wherever it is met, and no other', () => {

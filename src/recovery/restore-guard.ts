@@ -15,33 +15,50 @@ export interface StoreFolders {
   readonly location: string
   /** Absolute and real; undefined if the store is no folder. */
   readonly path: string | undefined
-  /** `device:inode` of the store's folder and of all below it. */
-  readonly ids: ReadonlySet<string>
+  /** Where its folders lie: no other device is worth a look at `ids`. */
+  readonly devices: ReadonlySet<bigint>
+  /** `device:inode` of the store's folder and of all below it; listed when they are first asked for. */
+  readonly ids: () => ReadonlySet<string>
 }
 
-/** Names of objects have at most five parts (docs/format.md section 1): deeper no folder is looked for. */
-const FOLDER_DEPTH = 4
+/** Names of objects have at most eight parts (docs/format.md section 1): deeper no folder is looked for. */
+const FOLDER_DEPTH = 7
+/** Above it folders may lie on disks of their own. */
+const DISK_DEPTH = 2
 
 /** Looks up the folders of the store at `location`; one that cannot be read can be told no folders below. */
 export function storeFolders(location: string): StoreFolders {
-  const ids = new Set<string>()
-  if (!location.startsWith('file://')) return { location, path: undefined, ids }
+  const devices = new Set<bigint>()
+  if (!location.startsWith('file://'))
+    return { location, path: undefined, devices, ids: () => new Set<string>() }
   const path = realPath(rawPath(fileURLToPath(location)))
-  addFolder(ids, path, FOLDER_DEPTH)
-  return { location, path, ids }
+  eachFolder(path, DISK_DEPTH, ({ dev }) => devices.add(dev))
+  let ids: Set<string> | undefined
+  const list = (): ReadonlySet<string> => {
+    if (ids !== undefined) return ids
+    const found = new Set<string>()
+    eachFolder(path, FOLDER_DEPTH, (stats) => found.add(idOf(stats)))
+    return (ids = found)
+  }
+  return { location, path, devices, ids: list }
 }
 
-function addFolder(ids: Set<string>, path: string, depth: number): void {
+/** The folder and those below it; files are not looked at one by one, since there may be very many. */
+function eachFolder(path: string, depth: number, take: (stats: BigIntStats) => void): void {
   try {
     const stats = lstatSync(pathBytes(path), { bigint: true })
     if (!stats.isDirectory()) return
-    ids.add(idOf(stats))
+    take(stats)
     if (depth === 0) return
-    for (const name of readdirSync(pathBytes(path), { encoding: 'latin1' }))
-      addFolder(ids, `${path}/${name}`, depth - 1)
+    for (const entry of readdirSync(pathBytes(path), { encoding: 'latin1', withFileTypes: true }))
+      if (entry.isDirectory()) eachFolder(`${path}/${entry.name}`, depth - 1, take)
   } catch (error) {
     if (errnoOf(error) === undefined) throw error
   }
+}
+
+function isOfStore({ devices, ids }: StoreFolders, stats: BigIntStats): boolean {
+  return devices.has(stats.dev) && ids().has(idOf(stats))
 }
 
 /**
@@ -54,10 +71,11 @@ export async function refuseRepositoryFolder(
   selection: Selection,
   root: string,
 ): Promise<void> {
-  const { location, path: repository, ids } = folders
+  const { location, path: repository } = folders
   if (repository === undefined) return
   const target = realPath(root)
-  if (isWithin(ids, target)) throw refused(root, `it lies in the repository ${location} that it would read`)
+  if (isWithin(folders, target))
+    throw refused(root, `it lies in the repository ${location} that it would read`)
   const names = namesBelow(target, repository)
   if (names === undefined || !(await isWritten(reader, selection, names))) return
   const path = displayName(`/${names.join('/')}`)
@@ -70,11 +88,12 @@ export async function refuseRepositoryFolder(
  * the repository, mounted there. Fails: restore.failed: other folders may have been written by then.
  */
 export function refuseStoreFolder(
-  { location, ids }: StoreFolders,
+  folders: StoreFolders,
   root: string,
   { path, stats }: { readonly path: string; readonly stats: BigIntStats },
 ): void {
-  if (!ids.has(idOf(stats))) return
+  if (!isOfStore(folders, stats)) return
+  const { location } = folders
   const folder = displayName(path === '' ? root : `${root}/${path}`)
   const is = `it is a folder of the repository ${location} that is being read, mounted there`
   const leave = `leave it out: --exclude '/${displayName(path)}'`
@@ -87,11 +106,11 @@ function idOf({ dev, ino }: BigIntStats): string {
 }
 
 /** Whether the path, or a folder above it, is one of those. */
-function isWithin(ids: ReadonlySet<string>, path: string): boolean {
+function isWithin(folders: StoreFolders, path: string): boolean {
   const names = path.split('/').filter((name) => name !== '')
   return Array.from({ length: names.length + 1 }, (_, count) =>
     folderAt(`/${names.slice(0, count).join('/')}`),
-  ).some((there) => there !== undefined && ids.has(idOf(there)))
+  ).some((there) => there !== undefined && isOfStore(folders, there))
 }
 
 /** The real path as far as it is there; the rest has no links. */

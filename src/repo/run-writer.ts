@@ -95,6 +95,8 @@ async function putRun(store: BlobStore, name: string, object: Buffer): Promise<v
     await store.put(name, object)
   } catch (cause) {
     if (!isFailure(cause, 'storage.exists')) throw cause
+    // Something else that lies in the way is no other backup, and waiting would not help.
+    if ((await store.stat(name).catch(() => undefined)) === undefined) throw cause
     const message =
       `Cannot write "${name}": another backup of this source, from another cache folder or host, ` +
       'works on the same packs, and was first (one may run at a time)'
