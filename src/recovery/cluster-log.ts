@@ -38,6 +38,8 @@ export interface RecoveryPlan {
 }
 
 interface PlannedStretch extends PositionRange {
+  /** The log of the repository ends with it. */
+  readonly isAll?: boolean
   readonly timeline: number
   readonly table: LogTable
 }
@@ -76,15 +78,15 @@ export async function planRecovery(
     throw refused(
       `${formatLsn(goal.lsn)} lies before the end of the backup ${snapshot.id}, ${formatLsn(end)}`,
     )
-  const begin = { timeline: base.timeline, lsn: nextSegment(end, segmentBytes) }
+  const begin = { timeline: base.timeline, lsn: beginOf(known, base.timeline, { end, segmentBytes }), end }
   const timeline = wanted.timeline ?? newestTimeline(known, base.timeline, end)
-  const stretches = planStretches(known, begin, { ...wanted, timeline })
+  const { stretches, last } = planStretches(known, begin, { ...wanted, timeline })
   const bytes = stretches.reduce((sum, { from, to }) => sum + Number(to - from), 0)
   if (bytes === 0 && goal.kind === 'latest') return undefined
   const histories = [...known.histories]
-    .filter(([id]) => id > base.timeline && (id === timeline || isAncestor(known, id, timeline)))
+    .filter(([id]) => id > base.timeline && (id === last || isAncestor(known, id, last)))
     .map(([id, { text }]) => ({ timeline: id, text }))
-  return { segmentBytes, goal, timeline, histories, stretches, bytes }
+  return { segmentBytes, goal, timeline: last, histories, stretches, bytes }
 }
 
 /**
@@ -101,7 +103,7 @@ export async function writeRecoveryLog(
     readonly signal?: AbortSignal | undefined
     readonly onBytes?: ((bytes: number) => void) | undefined
   },
-): Promise<RecoveryTarget> {
+): Promise<RecoveryTarget | undefined> {
   const { goal, timeline } = plan
   const seen: SeenRecords = {
     goal: goal.kind === 'lsn' ? goal.lsn : undefined,
@@ -117,7 +119,10 @@ export async function writeRecoveryLog(
   // A server that finds no record at the position or behind it does not stop there: it fails.
   if (goal.kind === 'lsn' && seen.hit !== undefined)
     return { lsn: seen.hit, isInclusive: !goal.isExclusive, timeline }
-  if (seen.last === undefined) throw failed('the log holds no whole record')
+  if (goal.kind === 'lsn' && plan.stretches.at(-1)?.isAll === false)
+    throw failed('the record at the position is too long for what was written')
+  // There is no whole record behind the backup: it is as far as the log goes.
+  if (seen.last === undefined) return undefined
   return { lsn: seen.last, isInclusive: true, timeline }
 }
 
@@ -132,16 +137,24 @@ interface SeenRecords {
 /** Timeline by timeline from the backup's to the wanted one; the last as far as the goal asks for. */
 function planStretches(
   known: Timelines,
-  begin: { readonly timeline: number; readonly lsn: Lsn },
+  begin: { readonly timeline: number; readonly lsn: Lsn; readonly end: Lsn },
   wanted: { readonly goal: RecoveryGoal; readonly timeline: number; readonly segmentBytes: number },
-): PlannedStretch[] {
-  const { goal, timeline, segmentBytes } = wanted
+): { stretches: PlannedStretch[]; last: number } {
+  const { goal, segmentBytes } = wanted
+  let { timeline } = wanted
   const steps = timeline === begin.timeline ? [] : (known.histories.get(timeline)?.steps ?? [])
   if (timeline !== begin.timeline && !steps.some((step) => step.timeline === begin.timeline))
     throw refused(`timeline ${timeline} does not come from timeline ${begin.timeline} of the backup`)
   const stretches: PlannedStretch[] = []
   let from = begin.lsn
   for (const step of steps.filter((each) => each.timeline >= begin.timeline)) {
+    if (step.timeline === begin.timeline && step.end < begin.end)
+      throw refused(`timeline ${timeline} left timeline ${step.timeline} before the backup ended`)
+    // A goal before the switch lies on this timeline, whichever came later.
+    if (goal.kind === 'lsn' && goal.lsn < step.end) {
+      timeline = step.timeline
+      break
+    }
     // The segment in which a timeline was left is whole in the next one.
     const to = segmentStart(step.end, segmentBytes)
     if (to <= from) continue
@@ -155,13 +168,13 @@ function planStretches(
   refuseGap(whole, { from, end, goal })
   if (table === undefined || end === from) {
     if (goal.kind === 'lsn') throw tooFar(goal.lsn, from)
-    return stretches
+    return { stretches, last: timeline }
   }
   if (goal.kind === 'lsn' && goal.lsn >= end) throw tooFar(goal.lsn, end)
   // The record at the goal may reach into the next segment.
   const needed = goal.kind === 'lsn' ? nextSegment(goal.lsn + 1n, segmentBytes) + BigInt(segmentBytes) : end
-  stretches.push({ timeline, table, from, to: needed < end ? needed : end })
-  return stretches
+  stretches.push({ timeline, table, from, to: needed < end ? needed : end, isAll: needed >= end })
+  return { stretches, last: timeline }
 }
 
 function coveredStretch(known: Timelines, timeline: number, range: PositionRange): PlannedStretch {
@@ -196,6 +209,21 @@ function refused(is: string): Failure {
 
 function failed(is: string, cause?: unknown): Failure {
   return new Failure('restore.failed', `Cannot write the log for the recovery: ${is}`, { cause })
+}
+
+/**
+ * The backup's last segment is written again from the log where that has it: other sessions may have written
+ * behind the backup's end, and the backup of a standby ends amid a segment.
+ */
+function beginOf(
+  known: Timelines,
+  timeline: number,
+  { end, segmentBytes }: { readonly end: Lsn; readonly segmentBytes: number },
+): Lsn {
+  const table = known.tables.get(timeline)
+  const start = segmentStart(end, segmentBytes)
+  const whole = table === undefined ? [] : coverage(rangesOf(table))
+  return whole.some(({ from, to }) => from <= start && end <= to) ? start : nextSegment(end, segmentBytes)
 }
 
 function nextSegment(lsn: Lsn, segmentBytes: number): Lsn {
@@ -240,6 +268,8 @@ async function writeStretch(
       }
       to.onBytes?.(bytes.length)
     }
+    if (reader.endedAt !== undefined && reader.endedAt < stretch.to)
+      throw failed(`it ends at ${formatLsn(reader.endedAt)}, before ${formatLsn(stretch.to)}`)
     if (file !== undefined) fillUp(to.folder, file, { at, segmentBytes })
   } finally {
     if (file !== undefined) closeSync(file.fd)

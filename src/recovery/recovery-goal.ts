@@ -36,6 +36,12 @@ export async function resolveGoal(
   for (const snapshot of snapshots.toSorted((a, b) => b.counter - a.counter)) {
     const base = snapshot.log && parseWalBranch(snapshot.log.branch)
     if (snapshot.log === undefined || base === undefined) continue
+    const { target } = wanted
+    // The notes may begin behind a commit that came after the moment and before the backup.
+    if (target.kind === 'time' && BigInt(Date.parse(snapshot.completed)) * 1000n > target.at) {
+      refusal ??= tooEarly(snapshot)
+      continue
+    }
     const { domain, source } = snapshot
     const timelines =
       known.get(base.systemId) ?? (await readTimelines(access, { domain, source, systemId: base.systemId }))
@@ -50,6 +56,11 @@ export async function resolveGoal(
     }
   }
   throw refusal ?? new Failure('repo.nosnapshot', 'Cannot recover: no snapshot says where its log is')
+}
+
+function tooEarly({ id, completed }: StoredSnapshot): Failure {
+  const is = `the moment lies before the end of each backup with log; ${id} was completed at ${completed}`
+  return new Failure('restore.refused', `Cannot recover the cluster: ${is}`)
 }
 
 function targetLog(

@@ -2,7 +2,7 @@
  * Tells a restored cluster how far to recover: settings at the end of postgresql.auto.conf, which the server
  * reads last, and the signal file that makes it read them (documentation, chapter "Recovery Target").
  */
-import { appendFileSync, chownSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, chownSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { displayName, pathBytes } from '../base/file-entry.ts'
 import { describeError, errnoOf, Failure } from '../base/failure.ts'
@@ -21,7 +21,8 @@ export function writeRecoverySettings(
   const { lsn, isInclusive, timeline } = target
   const lines = [
     '',
-    '# Written by backstock restore. Nothing below counts any more once the recovery has ended.',
+    '# Written by backstock restore. Once the recovery has ended, this server heeds none of it; before a',
+    '# standby is made of it, reset each: ALTER SYSTEM RESET recovery_target_lsn; …',
     "restore_command = 'false'",
     // Whatever an earlier recovery of this cluster has left: two targets are an error.
     "recovery_target = ''",
@@ -38,8 +39,6 @@ export function writeRecoverySettings(
     const settings = pathBytes(join(folder, 'postgresql.auto.conf'))
     const signal = pathBytes(join(folder, 'recovery.signal'))
     appendFileSync(settings, lines.join('\n'), { mode: 0o600 })
-    // A backup of a standby has one, and would follow its primary for ever.
-    rmSync(pathBytes(join(folder, 'standby.signal')), { force: true })
     writeFileSync(signal, '', { mode: 0o600 })
     if (owner === undefined) return
     for (const path of [settings, signal]) chownSync(path, owner.uid, owner.gid)

@@ -111,7 +111,11 @@ export async function restoreCluster(
   const recovery =
     goal === undefined ? undefined : await planRecovery(access, snapshot, { goal, timeline, segmentBytes })
   let target: RecoveryTarget | undefined
-  const given = { ...NOT_ASKED, ...options, below: CLUSTER_PATHS.data }
+  // Resumed with other places or another goal, what the first run left would be taken for this one's.
+  const places = tablespaces.map(({ oid, to }) => [oid, to])
+  const wanted = goal?.kind === 'lsn' ? { ...goal, lsn: String(goal.lsn) } : goal
+  const also = JSON.stringify({ places, wanted, timeline })
+  const given = { ...NOT_ASKED, ...options, below: CLUSTER_PATHS.data, also }
   const isResumed = refuseUsed(cluster.data, snapshot, given)
   if (!isResumed)
     for (const { oid, to } of tablespaces) refuseUsed(to, snapshot, { ...given, below: tablespacePath(oid) })
@@ -131,6 +135,8 @@ export async function restoreCluster(
       ownFolder(cluster.data, plan.root, options)
       for (const space of tablespaces) if (space.isMoved) moveLink(cluster.data, space)
       if (plan.config !== undefined) writeStoredConfig(cluster.data, plan.config, ownerOf(cluster, options))
+      // What a standby was told is not meant for a copy: it would go after its primary.
+      for (const name of SIGNALS) rmSync(pathBytes(join(cluster.data, name)), { force: true })
       if (recovery !== undefined) target = await prepareRecovery(access, recovery, cluster, options)
       return true
     },
@@ -145,11 +151,11 @@ async function prepareRecovery(
   plan: RecoveryPlan,
   cluster: RestoredCluster,
   options: ClusterRestoreOptions,
-): Promise<RecoveryTarget> {
+): Promise<RecoveryTarget | undefined> {
   const owner = ownerOf(cluster, options)
   const folder = join(cluster.data, 'pg_wal')
   const target = await writeRecoveryLog(access, plan, { folder, owner, signal: options.signal })
-  writeRecoverySettings(cluster.data, target, owner)
+  if (target !== undefined) writeRecoverySettings(cluster.data, target, owner)
   return target
 }
 
@@ -165,6 +171,7 @@ function tablespacePath(oid: string): string {
   return `${CLUSTER_PATHS.tablespaces}/${oid}`
 }
 
+const SIGNALS = ['standby.signal', 'recovery.signal'] as const
 const NOT_ASKED = { paths: [], exclude: [], delta: false, overwrite: false } as const
 
 function isComplete({ counts }: RestoreSummary): boolean {

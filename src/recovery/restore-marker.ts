@@ -56,6 +56,8 @@ interface RestoreScope {
   readonly noOwner: boolean
   /** The folder of the snapshot whose contents are restored; '': its root. */
   readonly below: string
+  /** What else must be the same, as the caller writes it. */
+  readonly also: string
 }
 
 interface Marker extends RestoreScope {
@@ -72,6 +74,7 @@ export interface MarkerOptions {
   readonly delta: boolean
   readonly overwrite: boolean
   readonly below?: string | undefined
+  readonly also?: string | undefined
 }
 
 /**
@@ -143,14 +146,14 @@ function modeOfResumed(there: Marker, { delta }: MarkerOptions): RestoreMode {
 }
 
 function scopeOf(snapshot: StoredSnapshot, options: MarkerOptions): RestoreScope {
-  const { paths, exclude, noOwner, below = '' } = options
-  return { snapshot: snapshot.id, domain: snapshot.domain, paths, exclude, noOwner, below }
+  const { paths, exclude, noOwner, below = '', also = '' } = options
+  return { snapshot: snapshot.id, domain: snapshot.domain, paths, exclude, noOwner, below, also }
 }
 
 function isSameScope(there: Marker | undefined, scope: RestoreScope): there is Marker {
   if (there === undefined) return false
-  const { snapshot, domain, paths, exclude, noOwner, below } = there
-  return JSON.stringify({ snapshot, domain, paths, exclude, noOwner, below }) === JSON.stringify(scope)
+  const { snapshot, domain, paths, exclude, noOwner, below, also } = there
+  return JSON.stringify({ snapshot, domain, paths, exclude, noOwner, below, also }) === JSON.stringify(scope)
 }
 
 function refuseUnlessTold(root: string, there: Marker | undefined, options: MarkerOptions): void {

@@ -66,6 +66,8 @@ export interface RestoreOptions {
   /** Raw path of a folder of the snapshot whose contents become those of `to`; undefined: its root. */
   readonly below?: string | undefined
   readonly last?: LastFile | undefined
+  /** Resumed only by a call that says the same. */
+  readonly also?: string | undefined
   /** Threads; 0 does everything in this one. */
   readonly workers: number
   readonly clock: Clock

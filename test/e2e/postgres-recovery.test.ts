@@ -189,6 +189,19 @@ test('the log goes on across a promotion', { skip, timeout: 120_000 }, async () 
   const { back, summary } = await restoreBeside(repository, standby, snapshot, { goal: { kind: 'latest' } })
   assert.equal(summary.recovery?.target?.timeline, 2)
   await whileStarted(back, server.port + 1, (at) => assert.equal(countOrders(at), 60_500))
+  // What lies before the switch is still reached, by position and by time.
+  const snapshots = await snapshotsOf(repository)
+  const wanted = { target: { kind: 'time', at: friday, isInclusive: true }, timeline: undefined } as const
+  const found = (await resolveGoal(repository.access, snapshots, wanted)).target
+  for (const [lsn, isExclusive] of [
+    [ends.get(2000)!, true],
+    [found.lsn, !found.isInclusive],
+  ] as const) {
+    const goal = { kind: 'lsn', lsn, isExclusive } as const
+    const early = await restoreBeside(repository, standby, snapshot, { goal })
+    assert.equal(early.summary.recovery?.target?.timeline, 1)
+    await whileStarted(early.back, server.port + 1, (at) => assert.equal(countOrders(at), 2000))
+  }
   // The timeline that was left can still be chosen.
   const old = { goal: { kind: 'latest' }, timeline: 1 } as const
   const { back: before } = await restoreBeside(repository, standby, snapshot, old)
