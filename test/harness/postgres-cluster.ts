@@ -16,6 +16,8 @@ import type { Source } from '../../src/sources/source.ts'
 import { snapshotOf, type TestRepository } from './engine.ts'
 import { sql, startPostgres, stopPostgres, type PostgresServer } from './postgres.ts'
 
+const STOP_MS_MAX = 20_000
+
 /** Of the server that `current` says now. */
 export function clusterSource(current: () => PostgresServer, name = 'orders'): Source {
   return postgresSource(name, {
@@ -82,7 +84,10 @@ export function startShip(
     },
     stop: async () => {
       end.abort()
-      await running
+      const late = new Promise<'late'>((resolve) => {
+        setTimeout(resolve, STOP_MS_MAX, 'late').unref()
+      })
+      if ((await Promise.race([running, late])) === 'late') throw new Error('the shipper does not stop')
       if (failure !== undefined) throw failure
     },
   }

@@ -44,6 +44,8 @@ const DEBIAN = '/usr/lib/postgresql'
 /** From then on initdb makes them unless it is told not to. */
 const CHECKSUMS_USUAL = 18
 const READY = /database system is ready to accept connections/
+/** A program that waits for ever must fail its test, whose own time-out cannot end it. */
+const PROGRAM_MS_MAX = 60_000
 
 /**
  * The folder of Debian's newest server, or of one of that version; undefined if there is none: then tests
@@ -127,6 +129,7 @@ export function sql(server: PostgresServer, ...statements: readonly string[]): s
   const flags = ['--no-psqlrc', '--no-align', '--tuples-only', '--quiet', '--set=ON_ERROR_STOP=1']
   const place = ['--host', '127.0.0.1', '--port', String(server.port), '--username', 'postgres']
   const out = execFileSync(programPath('psql'), [...flags, ...place, ...commands], {
+    timeout: PROGRAM_MS_MAX,
     encoding: 'utf8',
     env: { PATH: process.env['PATH'] },
   })
