@@ -34,6 +34,7 @@ interface ArrivingFile {
   readonly path: string
   readonly entry: FileEntry
   readonly format: PageFormat | undefined
+  readonly checksums: PageFormat['checksums']
   readonly pieces: Piece[]
   bytes: number
   missing: number
@@ -121,7 +122,7 @@ export function beginFile(
   throwIfOver(arrivals)
   const used = entry.size > WHOLE_BYTES_MAX ? format : undefined
   const file = { path, entry, pieces: [], bytes: 0, missing: 0, isWhole: false, inline: undefined }
-  arrivals.file = { ...file, format: used }
+  arrivals.file = { ...file, format: used, checksums: format?.checksums }
   arrivals.totals.files++
   arrivals.totals.filesNew++
   arrivals.onProgress(arrivals.totals, path)
@@ -211,12 +212,16 @@ function endPiece(arrivals: Arrivals, file: ArrivingFile): void {
   const length = load.filled - pieceAt
   const index = arrivals.nextPiece++
   const piece: Piece = { length, result: undefined }
-  load.pieces.push({ index, at: pieceAt, length, offset: file.bytes - length, format: file.format })
+  load.pieces.push({ index, at: pieceAt, length, offset: file.bytes - length, ...kindOf(file) })
   file.pieces.push(piece)
   file.missing++
   arrivals.waiting.set(index, { file, piece })
   arrivals.pieceAt = -1
   if (load.filled === LOAD_BYTES) sendLoad(arrivals)
+}
+
+function kindOf({ format, checksums }: ArrivingFile): Pick<PieceJob, 'format' | 'checksums'> {
+  return { format, checksums }
 }
 
 function sendLoad(arrivals: Arrivals): void {

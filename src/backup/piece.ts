@@ -24,6 +24,8 @@ export interface PieceJob {
   readonly offset: number
   /** undefined: of class cdc. */
   readonly format: PageFormat | undefined
+  /** Of its pages, whatever its class. */
+  readonly checksums: PageFormat['checksums']
 }
 
 export type LoadBytes = Uint8Array<ArrayBuffer>
@@ -74,7 +76,7 @@ async function savePiece(lane: Lane, job: PieceJob, load: Uint8Array): Promise<P
     marks: saved.marks,
     bytesFresh: saved.bytesFresh,
     hashes: format && hashPages(lane, bytes, format.pageBytes),
-    damaged: format?.checksums === undefined ? [] : damagedPages(bytes, job.offset, format.checksums),
+    damaged: job.checksums === undefined ? [] : damagedPages(bytes, job.offset, job.checksums),
   }
 }
 

@@ -148,6 +148,23 @@ test(
       )
       assert.deepEqual(damaged.problems, [{ path: `/data/${path}`, code: 'ECHECKSUM', what }])
       assert.equal((await snapshotOf(repository, damaged.snapshot)).partial, true)
+      // Two pages only: such a file is stored whole, and looked at all the same.
+      sql(
+        server,
+        'CREATE TABLE rates AS SELECT n FROM generate_series(1, 400) AS n',
+        'VACUUM rates',
+        'CHECKPOINT',
+      )
+      const small = relationPath('rates')
+      const mendSmall = damagePage(join(server.data, small), 1)
+      const both = (
+        await backUp(
+          repository,
+          clusterSource(() => server),
+        )
+      ).problems.map((one) => one.path)
+      mendSmall()
+      assert.deepEqual(both.toSorted(), [`/data/${path}`, `/data/${small}`].toSorted())
       let isTouched = false
       const touch = (): void => {
         if (isTouched) return
