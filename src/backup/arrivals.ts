@@ -4,19 +4,20 @@
  * Memory is bounded by the loads under way; a slow store or slow lanes hold the source back.
  */
 import type { FileEntry } from '../base/file-entry.ts'
-import { assert, Failure } from '../base/failure.ts'
+import { assert } from '../base/failure.ts'
 import { noteWork } from '../base/garbage.ts'
 import { NODE_SPAN_BYTES, type ChunkRef } from '../format/content.ts'
 import type { TreeEntry } from '../format/tree.ts'
 import type { Saver } from '../repo/saver.ts'
 import type { DamagedPages, PageFormat } from '../sources/source.ts'
+import { throwIfCancelled } from './cancel.ts'
 import { encodeDraft } from './draft.ts'
 import { sortEntry, type EntrySorter } from './entry-sorter.ts'
 import { finishFile } from './file-item.ts'
 import { nextResults, submitLoad, type Lanes } from './lanes.ts'
 import { markPairs, type Marks } from './marks.ts'
 import { PIECE_BYTES, type Load, type LoadBytes, type PieceJob, type PieceResult } from './piece.ts'
-import type { SegmentResult } from './segment.ts'
+import { NO_SEGMENT, type SegmentResult } from './segment.ts'
 import type { TreeTotals } from './tree-saver.ts'
 
 const LOAD_BYTES = PIECE_BYTES
@@ -187,8 +188,7 @@ export async function finishArrivals(arrivals: Arrivals): Promise<DamagedPages[]
 
 function throwIfOver({ failure, signal }: Arrivals): void {
   if (failure !== undefined) throw failure
-  if (signal?.aborted !== true) return
-  throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
+  throwIfCancelled(signal)
 }
 
 function isBehind(arrivals: Arrivals): boolean {
@@ -336,21 +336,4 @@ function segmentOf({ format }: ArrivingFile, pieces: readonly Piece[]): SegmentR
 
 function inlineSegment(inline: Uint8Array): SegmentResult {
   return { ...NO_SEGMENT, bytes: inline.length, bytesRead: inline.length, inline }
-}
-
-const NO_SEGMENT: SegmentResult = {
-  index: -1,
-  problem: undefined,
-  entry: undefined,
-  // Its stamps are another host's: they prove nothing here.
-  trusted: false,
-  changed: false,
-  bytes: 0,
-  inline: undefined,
-  extents: undefined,
-  pageBytes: 0,
-  hashes: undefined,
-  marks: [],
-  bytesRead: 0,
-  bytesFresh: 0,
 }

@@ -5,7 +5,6 @@
  */
 import type { Clock } from '../base/clock.ts'
 import { formatTime } from '../base/clock.ts'
-import { Failure } from '../base/failure.ts'
 import { randomBytes, randomHex } from '../base/random.ts'
 import { encodeSigned } from '../format/signed.ts'
 import {
@@ -42,6 +41,7 @@ import type { BlobStore } from '../storage/store.ts'
 import type { FileProblem } from '../sources/files/problem.ts'
 import type { Source, SourceBefore } from '../sources/source.ts'
 import { adoptedBytes, adoptSession, type Adopted } from './adopt.ts'
+import { throwIfCancelled } from './cancel.ts'
 import { commit, signingSeedOf } from './commit.ts'
 import { closeEngine, flushEngine, openEngine, type Engine } from './engine.ts'
 import { planBackup, planFull, type BackupPlan, type WantedKind } from './parent.ts'
@@ -275,8 +275,4 @@ function summaryOf(
     bytesStored: engine.runs.bytes - (done.adopted === undefined ? 0 : adoptedBytes(done.adopted)),
     seconds: (run.options.clock.elapsed() - done.started) / 1000,
   }
-}
-
-function throwIfCancelled(signal: AbortSignal | undefined): void {
-  if (signal?.aborted === true) throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
 }

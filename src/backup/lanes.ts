@@ -7,13 +7,13 @@
  */
 import { Worker } from 'node:worker_threads'
 import { reviveFailure, THREAD_LIMITS, type PostedFailure } from '../base/thread-pool.ts'
-import { Failure } from '../base/failure.ts'
 import { tuneAllocator } from '../base/posix.ts'
 import type { SharedIndex } from '../repo/chunk-index.ts'
 import { refreshIndex } from '../repo/chunk-index.ts'
 import { flushSaver, type StoredPack, type WriterKeys } from '../repo/saver.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { servePort } from '../storage/port-server.ts'
+import { cancelledBackup } from './cancel.ts'
 import type { Lane } from './draft.ts'
 import { savePieces, type Load, type LoadBytes, type PieceResult } from './piece.ts'
 import { saveSegment, type SegmentJob, type SegmentResult } from './segment.ts'
@@ -80,7 +80,7 @@ export function newLanes(options: {
   readonly signal: AbortSignal | undefined
 }): Lanes {
   const cancel = (): void => {
-    fail(lanes, new Failure('cancelled', 'Cannot finish the backup: it was cancelled'))
+    fail(lanes, cancelledBackup())
   }
   const lanes: Lanes = {
     ...options,

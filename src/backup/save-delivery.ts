@@ -2,15 +2,9 @@
 import { Failure } from '../base/failure.ts'
 import { displayName } from '../base/file-entry.ts'
 import type { TreeEntry } from '../format/tree.ts'
-import { saveChunk, type Saver } from '../repo/saver.ts'
+import type { Saver } from '../repo/saver.ts'
 import { appendRecord, type CacheRecord, type CacheWriter } from '../repo/tree-cache.ts'
-import {
-  addEntry,
-  enterDirectory,
-  leaveDirectory,
-  newTreeBuilder,
-  type TreeBuilder,
-} from '../repo/tree-builder.ts'
+import { addEntry, enterDirectory, leaveDirectory, type TreeBuilder } from '../repo/tree-builder.ts'
 import type { Delivery } from '../sources/source.ts'
 import {
   beginFile,
@@ -21,10 +15,11 @@ import {
   takeBytes,
   takeOther,
 } from './arrivals.ts'
+import { throwIfCancelled } from './cancel.ts'
 import { newEntrySorter, sortedEntries, type EntrySorter, type SortedRecord } from './entry-sorter.ts'
 import type { Lanes } from './lanes.ts'
-import { markPairs, type Marks } from './marks.ts'
-import { newTotals, type TreeTotals } from './tree-saver.ts'
+import type { Marks } from './marks.ts'
+import { newMarkedBuilder, newTotals, type TreeTotals } from './tree-saver.ts'
 
 export interface DeliveryOptions {
   readonly saver: Saver
@@ -84,11 +79,7 @@ export async function saveDelivery(
 
 async function saveSorted(options: DeliveryOptions, sorter: EntrySorter): Promise<Uint8Array> {
   const { saver, marks, cache, signal, tend } = options
-  const builder = newTreeBuilder(async (node) => {
-    const saved = await saveChunk(saver, 'tree', node)
-    markPairs(marks, [saved.pack, saved.number])
-    return saved.id
-  })
+  const builder = newMarkedBuilder(saver, marks)
   const tree: DeliveredTree = { builder, cache, open: [] }
   let last = ''
   let seen = 0
@@ -99,7 +90,7 @@ async function saveSorted(options: DeliveryOptions, sorter: EntrySorter): Promis
     if (++seen % TURN_ENTRIES > 0) continue
     await tend()
     await new Promise((resolve) => setImmediate(resolve))
-    if (signal?.aborted === true) throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
+    throwIfCancelled(signal)
   }
   while (tree.open.length > 0) await leaveFolder(tree)
   return await leaveDirectory(builder)

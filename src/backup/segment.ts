@@ -111,22 +111,25 @@ async function saveOpenSegment(
   }
 }
 
-function failedSegment(job: SegmentJob, problem: FileProblem): SegmentResult {
-  return {
-    index: job.index,
-    problem,
-    entry: undefined,
-    trusted: false,
-    changed: false,
-    bytes: 0,
-    inline: undefined,
-    extents: undefined,
-    pageBytes: 0,
-    hashes: undefined,
-    marks: [],
-    bytesRead: 0,
-    bytesFresh: 0,
-  }
+function failedSegment({ index }: SegmentJob, problem: FileProblem): SegmentResult {
+  return { ...NO_SEGMENT, index, problem }
+}
+
+/** Of which nothing was saved, and whose stamps prove nothing. */
+export const NO_SEGMENT: SegmentResult = {
+  index: -1,
+  problem: undefined,
+  entry: undefined,
+  trusted: false,
+  changed: false,
+  bytes: 0,
+  inline: undefined,
+  extents: undefined,
+  pageBytes: 0,
+  hashes: undefined,
+  marks: [],
+  bytesRead: 0,
+  bytesFresh: 0,
 }
 
 function readInline(lane: Lane, fd: number, wanted: number, draft: Draft): Uint8Array {

@@ -12,7 +12,7 @@ import { deleteTails, putLog, sealLog, sealLogInSteps } from '../repo/log-writer
 import type { LogPiece, LogRoom, LogWriter, PutPiece, SealedLog } from '../repo/log-writer.ts'
 import { readLogHeader } from '../repo/logs.ts'
 import type { LogFeed, LogFile, LogSource } from '../sources/log-source.ts'
-import { saveShipState, type BranchState, type ShipState } from './ship-state.ts'
+import { notePut, saveShipState, type BranchState, type ShipState } from './ship-state.ts'
 
 export interface ShippedEvent {
   readonly kind: 'shipped'
@@ -128,19 +128,9 @@ export async function putSealed(shipper: PieceShipper, signal: AbortSignal): Pro
   await putLog(writer, log, { signal })
   refuseLeftBehind(shipper)
   shipper.sealed = undefined
-  const { place, from, to, bytes, sha256, completed } = log.header
+  const { place, to, bytes } = log.header
   if (place.kind === 'file') return
-  const put = { place, from, to, bytes }
-  branch[place.kind] = { seq: place.seq + 1, previous: sha256 }
-  branch.toldTime = completed
-  if (to > branch.shipped) branch.shipped = to
-  if (place.kind === 'tail') {
-    branch.tails.push(put)
-  } else {
-    branch.merged = to
-    branch.mergedTime = completed
-    branch.whole.push(put)
-  }
+  notePut(branch, place, log.header)
   saveShipState(spool, state)
   const end = feed.held().find((stretch) => stretch.branch === branch.branch)?.to ?? to
   const behind = end > branch.shipped ? Number(end - branch.shipped) : 0

@@ -9,6 +9,7 @@ import * as z from 'zod'
 import { assert, describeError, errnoOf, Failure } from '../base/failure.ts'
 import { randomHex } from '../base/random.ts'
 import { logName, parseLogName, type LogPiecePlace } from '../format/log-header.ts'
+import type { StoredLogHeader } from '../format/log-segment.ts'
 import { isDamage, isUnreadable } from '../repo/damage.ts'
 import type { Access } from '../repo/keys.ts'
 import type { PutPiece } from '../repo/log-writer.ts'
@@ -262,7 +263,12 @@ async function takePiece(
   objectBytes: number,
 ): Promise<void> {
   const object = { name: logName(place), bytes: objectBytes }
-  const { from, to, sha256, completed, bytes } = await readLogHeader(store, config, object)
+  notePut(known, place, await readLogHeader(store, config, object))
+}
+
+/** The piece with this header is stored. */
+export function notePut(known: BranchState, place: LogPiecePlace, header: StoredLogHeader): void {
+  const { from, to, sha256, completed, bytes } = header
   const put = { place, from, to, bytes }
   known[place.kind] = { seq: place.seq + 1, previous: sha256 }
   known.toldTime = completed

@@ -9,7 +9,7 @@ import { NODE_SPAN_BYTES } from '../format/content.ts'
 import { cutPoint } from '../repo/chunker.ts'
 import type { StreamEvent } from '../sources/source.ts'
 import { addChunk, encodeDraft, newDraft, type Draft, type Lane } from './draft.ts'
-import type { SegmentResult } from './segment.ts'
+import { NO_SEGMENT, type SegmentResult } from './segment.ts'
 
 export interface StreamHooks {
   /** Told how many more bytes are in chunks; throws to end the backup. */
@@ -105,17 +105,12 @@ async function endSegment(stream: Stream): Promise<void> {
     await cutWindow(stream, true)
   }
   results.push({
-    index: -1,
-    problem: undefined,
-    entry,
     // Its next run is another stream: nothing may take this one for it.
-    trusted: false,
-    changed: false,
+    ...NO_SEGMENT,
+    entry,
     bytes: draft.bytes,
     inline,
     extents: inline === undefined && draft.bytes > 0 ? encodeDraft(draft) : undefined,
-    pageBytes: 0,
-    hashes: undefined,
     marks: draft.marks,
     bytesRead: draft.bytes,
     bytesFresh: draft.bytesFresh,

@@ -4,7 +4,6 @@
  * of bounded length, so a folder of a million files costs no more memory than one of a thousand.
  */
 import type { FileEntry, Xattr } from '../base/file-entry.ts'
-import { Failure } from '../base/failure.ts'
 import { ENTRY_FLAGS, type TreeEntry } from '../format/tree.ts'
 import {
   addEntry,
@@ -20,6 +19,7 @@ import { problemOf } from '../sources/files/problem.ts'
 import { isTrusted, readXattrs, sameStat } from '../sources/files/stat.ts'
 import type { WalkEvent } from '../sources/files/walk.ts'
 import type { SourceEvent, StreamEvent } from '../sources/source.ts'
+import { throwIfCancelled } from './cancel.ts'
 import { finishFile } from './file-item.ts'
 import {
   addSegments,
@@ -120,11 +120,7 @@ export function newTreeSaver(options: {
 }): TreeSaver {
   const tree: TreeSaver = {
     ...options,
-    builder: newTreeBuilder(async (node) => {
-      const saved = await saveChunk(options.saver, 'tree', node)
-      markPairs(options.marks, [saved.pack, saved.number])
-      return saved.id
-    }),
+    builder: newMarkedBuilder(options.saver, options.marks),
     problems: [],
     totals: newTotals(),
     queue: [],
@@ -134,6 +130,15 @@ export function newTreeSaver(options: {
     open: [],
   }
   return tree
+}
+
+/** A builder whose nodes are saved and marked. */
+export function newMarkedBuilder(saver: Saver, marks: Marks): TreeBuilder {
+  return newTreeBuilder(async (node) => {
+    const saved = await saveChunk(saver, 'tree', node)
+    markPairs(marks, [saved.pack, saved.number])
+    return saved.id
+  })
 }
 
 export function newTotals(): TreeTotals {
@@ -166,7 +171,7 @@ export async function saveWalk(
       onProgress(tree.totals, event.path)
       // Signals and timers get their turn, also while nothing changed and nothing is waited for.
       await new Promise((resolve) => setImmediate(resolve))
-      throwIfCancelled(tree)
+      throwIfCancelled(tree.signal)
     }
   }
   await submit(tree)
@@ -222,7 +227,7 @@ async function takeStream(
   tree.totals.files++
   const results = await saveStream(tree.lanes.inline, event, {
     onBytes: (bytes) => {
-      throwIfCancelled(tree)
+      throwIfCancelled(tree.signal)
       tree.totals.bytes += bytes
       tree.totals.bytesRead += bytes
       onProgress(tree.totals, path)
@@ -298,14 +303,9 @@ function queueFile(tree: TreeSaver, path: string, seen: Seen, record: CacheRecor
 
 async function submit(tree: TreeSaver): Promise<void> {
   if (!(await handOutBatch(tree.out))) return
-  throwIfCancelled(tree)
+  throwIfCancelled(tree.signal)
   await tree.tend()
   await drainReady(tree)
-}
-
-function throwIfCancelled(tree: TreeSaver): void {
-  if (tree.signal?.aborted !== true) return
-  throw new Failure('cancelled', 'Cannot finish the backup: it was cancelled')
 }
 
 /** Waits until at most `itemsMax` items are left in the queue. */

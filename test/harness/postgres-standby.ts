@@ -1,12 +1,10 @@
 /** More servers from one: standbys that can be promoted, and copies of a data folder to go back to. */
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { appendFileSync, chownSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import { postgresFolder, runAs, sql, type PostgresServer } from './postgres.ts'
+import { freePort, runAs, sql, startPostgres, type PostgresServer } from './postgres.ts'
 
 const READY_TO_READ = /database system is ready to accept read-only connections/
 
@@ -35,22 +33,7 @@ export async function makeStandby(primary: PostgresServer): Promise<PostgresServ
 
 /** Resolves when it takes connections that read. */
 export async function startStandby(standby: PostgresServer): Promise<void> {
-  const { uid, gid } = statSync(standby.data)
-  const child = spawn(join(postgresFolder() ?? '', 'postgres'), ['-D', standby.data], {
-    uid,
-    gid,
-    cwd: standby.dir,
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  standby.process = child
-  const lines: string[] = []
-  for await (const line of createInterface({ input: child.stderr })) {
-    lines.push(line)
-    if (!READY_TO_READ.test(line)) continue
-    child.stderr.resume()
-    return
-  }
-  throw new Error(`The standby does not start:\n${lines.join('\n')}`)
+  await startPostgres(standby, READY_TO_READ)
 }
 
 /** Makes a standby a server of its own, on the next timeline. */
@@ -84,14 +67,4 @@ export function copyData(server: PostgresServer): string {
 export function restoreData(server: PostgresServer, copy: string): void {
   rmSync(server.data, { recursive: true })
   execFileSync('cp', ['-a', copy, server.data])
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const address = probe.address()
-  const port = typeof address === 'object' && address !== null ? address.port : 0
-  probe.close()
-  await once(probe, 'close')
-  return port
 }

@@ -90,8 +90,8 @@ export async function makePostgres(options: PostgresOptions = {}): Promise<Postg
   return server
 }
 
-/** Resolves when it takes connections. */
-export async function startPostgres(server: PostgresServer): Promise<void> {
+/** Resolves when it takes connections, or says what `ready` looks for. */
+export async function startPostgres(server: PostgresServer, ready = READY): Promise<void> {
   const child = spawn(programPath('postgres', server.major), ['-D', server.data], {
     ...serverUser(),
     cwd: server.dir,
@@ -101,7 +101,7 @@ export async function startPostgres(server: PostgresServer): Promise<void> {
   const lines: string[] = []
   for await (const line of createInterface({ input: child.stderr })) {
     lines.push(line)
-    if (!READY.test(line)) continue
+    if (!ready.test(line)) continue
     child.stderr.resume()
     return
   }
