@@ -15,6 +15,7 @@ import {
 } from '../harness/engine.ts'
 import {
   dropPostgres,
+  freePort,
   makePostgres,
   postgresFolder,
   sql,
@@ -103,10 +104,10 @@ test('the snapshot alone, then all of the log, come back', { skip, timeout: 120_
   await running.reached(ends.get(60_001)!)
   const alone = await restoreBeside(repository, server, snapshot)
   assert.equal(alone.summary.recovery, undefined)
-  await whileStarted(alone.back, server.port + 1, (back) => assert.equal(countOrders(back), 1000))
+  await whileStarted(alone.back, await freePort(), (back) => assert.equal(countOrders(back), 1000))
   const latest = await restoreBeside(repository, server, snapshot, { goal: { kind: 'latest' } })
   assert.ok((latest.summary.recovery?.bytes ?? 0) > 16 * 1024 * 1024)
-  await whileStarted(latest.back, server.port + 1, (back) => {
+  await whileStarted(latest.back, await freePort(), (back) => {
     assert.equal(countOrders(back), 60_001)
     assert.deepEqual(sql(back, 'SHOW restore_command'), ['false'])
     assert.equal(existsSync(join(back.data, 'recovery.signal')), false)
@@ -124,7 +125,7 @@ test('a position is reached exactly', { skip, timeout: 120_000 }, async () => {
   for (const [lsn, isExclusive, rows] of cases) {
     const goal = { kind: 'lsn', lsn, isExclusive } as const
     const { back } = await restoreBeside(repository, server, snapshot, { goal })
-    await whileStarted(back, server.port + 1, (at) => assert.equal(countOrders(at), rows, formatLsn(lsn)))
+    await whileStarted(back, await freePort(), (at) => assert.equal(countOrders(at), rows, formatLsn(lsn)))
   }
 })
 
@@ -146,7 +147,7 @@ test(
       assert.equal(found.target.lost.count > 0, true)
       const goal = { kind: 'lsn', lsn, isExclusive: !isInclusive } as const
       const { back } = await restoreBeside(repository, server, found.snapshot.id, { goal })
-      await whileStarted(back, server.port + 1, (at) => assert.equal(countOrders(at), rows, target.kind))
+      await whileStarted(back, await freePort(), (at) => assert.equal(countOrders(at), rows, target.kind))
     }
     const far = { target: { kind: 'name', name: 'monday' }, timeline: undefined } as const
     await assert.rejects(resolveGoal(repository.access, snapshots, far), {
@@ -188,7 +189,7 @@ test('the log goes on across a promotion', { skip, timeout: 120_000 }, async () 
   await running.reached(ends.get(60_500)!)
   const { back, summary } = await restoreBeside(repository, standby, snapshot, { goal: { kind: 'latest' } })
   assert.equal(summary.recovery?.target?.timeline, 2)
-  await whileStarted(back, server.port + 1, (at) => assert.equal(countOrders(at), 60_500))
+  await whileStarted(back, await freePort(), (at) => assert.equal(countOrders(at), 60_500))
   // What lies before the switch is still reached, by position and by time.
   const snapshots = await snapshotsOf(repository)
   const wanted = { target: { kind: 'time', at: friday, isInclusive: true }, timeline: undefined } as const
@@ -200,10 +201,10 @@ test('the log goes on across a promotion', { skip, timeout: 120_000 }, async () 
     const goal = { kind: 'lsn', lsn, isExclusive } as const
     const early = await restoreBeside(repository, standby, snapshot, { goal })
     assert.equal(early.summary.recovery?.target?.timeline, 1)
-    await whileStarted(early.back, server.port + 1, (at) => assert.equal(countOrders(at), 2000))
+    await whileStarted(early.back, await freePort(), (at) => assert.equal(countOrders(at), 2000))
   }
   // The timeline that was left can still be chosen.
   const old = { goal: { kind: 'latest' }, timeline: 1 } as const
   const { back: before } = await restoreBeside(repository, standby, snapshot, old)
-  await whileStarted(before, server.port + 1, (at) => assert.equal(countOrders(at), 60_001))
+  await whileStarted(before, await freePort(), (at) => assert.equal(countOrders(at), 60_001))
 })

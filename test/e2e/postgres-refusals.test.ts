@@ -16,6 +16,7 @@ import {
 } from '../harness/engine.ts'
 import {
   dropPostgres,
+  freePort,
   makePostgres,
   postgresFolder,
   sql,
@@ -115,7 +116,7 @@ test(
     assert.equal(existsSync(join(to, 'global/pg_control')), false)
     const { back } = await restoreBeside(repository, server, snapshot, { to, tablespaceMap })
     assert.equal(existsSync(join(to, '.backstock-restore')), false)
-    await whileStarted({ ...back, data: to }, server.port + 1, (at) => {
+    await whileStarted({ ...back, data: to }, await freePort(), (at) => {
       assert.deepEqual(sql(at, 'SELECT count(*) FROM orders'), ['20000'])
       assert.deepEqual(sql(at, 'SELECT count(*) FROM archive'), ['1000'])
     })

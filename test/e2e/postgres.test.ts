@@ -17,6 +17,7 @@ import { after, before, test } from 'node:test'
 import { backUp, dropRepository, makeRepository, snapshotOf } from '../harness/engine.ts'
 import {
   dropPostgres,
+  freePort,
   makePostgres,
   postgresFolder,
   runAs,
@@ -96,7 +97,7 @@ for (const workers of [0, 2]) {
         assert.deepEqual([problems, damaged, failed], [[], [], []])
       assert.equal(statSync(back.data).mode, statSync(server.data).mode)
       runAs('pg_verifybackup', [back.data])
-      await whileStarted(back, server.port + 1, checkOrders)
+      await whileStarted(back, await freePort(), checkOrders)
       runAs('pg_checksums', ['--check', '--pgdata', back.data])
     } finally {
       dropRepository(repository)
