@@ -1,13 +1,6 @@
 /** Completion scripts for bash, zsh and fish, made from the table of commands. Pure. */
-import {
-  type ArgumentSpec,
-  type CommandSpec,
-  type OptionSpec,
-  commandGroups,
-  commands,
-  globalOptions,
-  optionFlag,
-} from './commands.ts'
+import type { ArgumentSpec, CommandSpec, OptionSpec } from './command-spec.ts'
+import { commandGroups, commands, globalOptions, optionFlag } from './commands.ts'
 
 export type Shell = 'bash' | 'zsh' | 'fish'
 

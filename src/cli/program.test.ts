@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { FAILURES, isFailure } from '../base/failure.ts'
-import { type CommandName, type CommandSpec, type InputOf, commands, optionFlag } from './commands.ts'
+import type { CommandSpec } from './command-spec.ts'
+import { type CommandName, type InputOf, commands, optionFlag } from './commands.ts'
 import { type Request, parseCommandLine } from './program.ts'
 
 async function parse<N extends CommandName>(name: N, line: string): Promise<InputOf<N>> {

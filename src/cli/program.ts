@@ -5,16 +5,8 @@
 import { Argument, Command, CommanderError, Option } from 'commander'
 import { Failure } from '../base/failure.ts'
 import { parseRate } from '../protocol/quantity.ts'
-import {
-  type ArgumentSpec,
-  type CommandName,
-  type CommandSpec,
-  type OptionSpec,
-  commandGroups,
-  commands,
-  globalOptions,
-  optionFlag,
-} from './commands.ts'
+import type { ArgumentSpec, CommandSpec, OptionSpec } from './command-spec.ts'
+import { type CommandName, commandGroups, commands, globalOptions, optionFlag } from './commands.ts'
 import { exitCodesText } from './exit-codes.ts'
 
 /** Options of every command, as given. */

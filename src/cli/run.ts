@@ -4,7 +4,8 @@
  */
 import type { Clock } from '../base/clock.ts'
 import { FAILURES, Failure, assert, isFailure } from '../base/failure.ts'
-import { type CommandName, type CommandSpec, commands } from './commands.ts'
+import type { CommandSpec } from './command-spec.ts'
+import { type CommandName, commands } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
 import type { CommandContext, CommandModule } from './context.ts'
 import { commandModules } from './modules.ts'
