@@ -84,9 +84,13 @@ before(
 
 after(async () => {
   if (skip !== false) return
-  await running.stop()
-  dropRepository(repository)
-  for (const each of servers) await dropPostgres(each)
+  try {
+    await running.stop()
+  } finally {
+    // A server that is left behind keeps this process from ending.
+    dropRepository(repository)
+    for (const each of servers) await dropPostgres(each)
+  }
 })
 
 /** Fills the table up to so many rows, in one transaction. */

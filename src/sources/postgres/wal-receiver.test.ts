@@ -318,6 +318,28 @@ test('log with a hole is refused, and asked for again', { timeout: 60_000 }, asy
   assert.equal(starting[1], `START_REPLICATION SLOT "${SLOT}" PHYSICAL 0/1000000 TIMELINE 1`)
 })
 
+test('a new slot that is ahead of the log is waited for', { timeout: 60_000 }, async (t) => {
+  // As BASE_BACKUP leaves it for a moment: a switch of segments that is not flushed, a checkpoint behind it.
+  const ends = ['0/17D4B00', '0/2000100']
+  const log = randomBytes(256)
+  const server = await fakePostgres((command) => {
+    if (command === 'IDENTIFY_SYSTEM') return [row('7001', '1', ends.shift() ?? '0/2000100', null)]
+    if (command === 'SHOW server_version_num') return [row('150000')]
+    if (command.startsWith('READ_REPLICATION_SLOT')) return [row('physical', '0/2000028', '1')]
+    if (!command.startsWith('START_REPLICATION')) return answerOf(command)
+    return [copyBoth(), logData(0x2000000n, log)]
+  })
+  t.after(() => server.close())
+  await withSpool(folder, async (spool) => {
+    const receiving = receiveFrom(() => server, spool)
+    await receiving.until(() => receiving.durable.at(-1)?.lsn === 0x2000100n)
+    await receiving.stop()
+    const waited = receiving.states.find((state) => state.kind === 'disconnected')
+    assert.match(waited?.reason.message ?? '', /from 0\/2000000 .*the slot is ahead of it/)
+    assert.deepEqual(readSpool(spool, spoolRanges(spool)[0]!), log)
+  })
+})
+
 test('a server that falls silent is given up and tried again', { timeout: 60_000 }, async (t) => {
   const server = await fakePostgres((command) =>
     command.startsWith('START_REPLICATION') ? [copyBoth()] : answerOf(command),

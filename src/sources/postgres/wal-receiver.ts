@@ -212,7 +212,7 @@ function beginAt({ spool, settings }: Receiver, server: ServerState, slot: SlotS
  * timeline, if it has. Fails: source.diverged, source.failed.
  */
 async function checkServer(
-  { spool }: Receiver,
+  { spool, settings }: Receiver,
   replication: Replication,
   server: ServerState,
   from: LogPosition,
@@ -222,6 +222,9 @@ async function checkServer(
   if (isBehind) {
     const is = `the server is at ${formatPosition({ timeline: server.timeline, lsn: server.end })}`
     const message = `Cannot receive log from ${formatPosition(from)} on: ${is}`
+    // A backup that begins makes a checkpoint in the next segment: a new slot is there before the log is.
+    if ((spoolPosition(spool) ?? settings.start) === undefined)
+      throw new Failure('source.failed', `${message} (the slot is ahead of it)`)
     // A standby gets there, or another server is in charge.
     if (await isStandby(replication)) throw new Failure('source.failed', `${message} (a standby)`)
     throw new Failure('source.diverged', message)
