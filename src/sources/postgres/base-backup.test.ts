@@ -11,6 +11,7 @@ import {
   sql,
   type PostgresServer,
 } from '../../../test/harness/postgres.ts'
+import { fakePostgres, row } from '../../../test/harness/fake-postgres.ts'
 import { runBaseBackup, type BaseBackup, type BaseBackupOptions } from './base-backup.ts'
 import { addCrc32c, CRC32C_START, endCrc32c } from './crc32c.ts'
 import { closeReplication, openReplication, resumeReplication } from './replication.ts'
@@ -143,3 +144,30 @@ test(
     assert.ok(files.length > 500)
   },
 )
+
+test('a standby that went to another timeline meanwhile has no backup', async () => {
+  const fake = await fakePostgres((command) =>
+    command.startsWith('BASE_BACKUP') ? [row('0/2000028', '1'), row('0/3000100', '2')] : [],
+  )
+  const place = { host: '127.0.0.1', port: fake.port, user: 'backup', password: undefined }
+  const replication = await openReplication({ ...place, connectTimeoutMs: 5000, tls: false })
+  const nothing = (): void => undefined
+  const events = { onStart: nothing, onMember: nothing, onBytes: nothing, onManifest: nothing }
+  const options = {
+    major: 15,
+    label: 'switched',
+    checkpoint: 'fast',
+    rateKilobytesMax: undefined,
+    includesLog: true,
+    verifiesChecksums: false,
+  } as const
+  try {
+    await assert.rejects(
+      runBaseBackup(replication, options, events),
+      (error) => isFailure(error, 'source.failed') && /timeline 1 to 2/.test(error.message),
+    )
+  } finally {
+    closeReplication(replication)
+    await fake.close()
+  }
+})

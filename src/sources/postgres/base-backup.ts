@@ -160,6 +160,11 @@ function backupOf(rows: readonly (string | null)[][]): BaseBackup {
   const [start, end, ...more] = rows.filter((row) => row.length === 2)
   if (start === undefined || end === undefined || more.length > 0)
     throw new Failure('source.failed', 'Cannot understand the server: its backup has no start and end')
+  // Only a standby's: it follows another server to the next timeline. The log between is then on two.
+  if (start[1] !== end[1]) {
+    const is = `the standby went from timeline ${start[1]} to ${end[1]} meanwhile (must stay on one)`
+    throw new Failure('source.failed', `Cannot use the backup: ${is}; run it again`)
+  }
   return {
     start: parseLsn(start[0] ?? ''),
     timeline: Number(start[1]),

@@ -66,11 +66,16 @@ async function openFirst<Session>(target: ServerTarget, door: Door<Session>): Pr
       }
     }
   }
+  throw noServer(places.length, problems)
+}
+
+/** The one problem, or a failure that names them all. */
+export function noServer(placeCount: number, problems: readonly unknown[]): unknown {
   const [only] = problems
-  if (problems.length === 1) throw only
-  const message = `Cannot connect to any of ${places.length} servers:`
+  if (problems.length === 1) return only
+  const message = `Cannot connect to any of ${placeCount} servers:`
   const each = problems.map((problem) => `\n  ${describeError(problem)}`).join('')
-  throw new Failure('source.failed', `${message}${each}`, { cause: only })
+  return new Failure('source.failed', `${message}${each}`, { cause: only })
 }
 
 async function openFitting<Session>(place: ServerPlace, kind: Kind, door: Door<Session>): Promise<Session> {
@@ -106,7 +111,7 @@ async function lookBySql(session: SqlSession): Promise<SessionFacts> {
   return { isStandby: row?.[0] === 't', isReadOnly: row?.[1] === 'on' }
 }
 
-async function lookByCommands(replication: Replication): Promise<SessionFacts> {
+export async function lookByCommands(replication: Replication): Promise<SessionFacts> {
   const show = async (name: string): Promise<string> =>
     (await runCommand(replication, `SHOW ${name}`))[0]?.[0] ?? ''
   const isReadOnly = (await show('default_transaction_read_only')) === 'on'
