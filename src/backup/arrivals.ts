@@ -58,7 +58,7 @@ export interface Arrivals {
   readonly tend: () => Promise<void>
   readonly onProgress: (totals: TreeTotals, path: string) => void
   readonly signal: AbortSignal | undefined
-  readonly damaged: Map<string, number[]>
+  readonly damaged: Map<string, { readonly pages: number[]; more: number }>
   damagedCount: number
   /** Buffers of loads that came back. */
   readonly free: LoadBytes[]
@@ -183,7 +183,11 @@ export async function finishArrivals(arrivals: Arrivals): Promise<DamagedPages[]
     if (arrivals.waiting.size === 0) break
     await nextResults(arrivals.lanes)
   }
-  return Array.from(arrivals.damaged, ([path, pages]) => ({ path, pages: pages.sort((a, b) => a - b) }))
+  return Array.from(arrivals.damaged, ([path, { pages, more }]) => ({
+    path,
+    pages: pages.sort((a, b) => a - b),
+    more,
+  }))
 }
 
 function throwIfOver({ failure, signal }: Arrivals): void {
@@ -281,11 +285,12 @@ function takeResult(arrivals: Arrivals, result: PieceResult): void {
 }
 
 function noteDamaged(arrivals: Arrivals, path: string, pages: readonly number[]): void {
-  if (arrivals.damagedCount >= DAMAGED_PAGES_MAX) return
-  arrivals.damagedCount += pages.length
-  const known = arrivals.damaged.get(path)
-  if (known === undefined) arrivals.damaged.set(path, [...pages])
-  else known.push(...pages)
+  const known = arrivals.damaged.get(path) ?? { pages: [], more: 0 }
+  arrivals.damaged.set(path, known)
+  const listed = pages.slice(0, Math.max(0, DAMAGED_PAGES_MAX - arrivals.damagedCount))
+  arrivals.damagedCount += listed.length
+  known.pages.push(...listed)
+  known.more += pages.length - listed.length
 }
 
 async function finishArrived(arrivals: Arrivals, file: ArrivingFile): Promise<void> {

@@ -72,6 +72,8 @@ export interface DamagedPages {
   readonly path: string
   /** Numbers of pages in the file, ascending. */
   readonly pages: readonly number[]
+  /** So many others, of a file or a backup with too many to be listed. */
+  readonly more: number
 }
 
 /** Files in the order in which the source's server sends them. */

@@ -70,7 +70,6 @@ async function takeBackup(
       ...options,
     } as const
     const backup = await runBaseBackup(replication, wanted, {
-      onStart: () => undefined,
       onMember: (tablespace, member) => files.push({ tablespace, member, sum: CRC32C_START, bytes: 0 }),
       onBytes: (bytes) => {
         const file = files.at(-1)!
@@ -80,7 +79,11 @@ async function takeBackup(
         setImmediate(() => resumeReplication(replication))
         return true
       },
-      onManifest: (bytes) => parts.push(Buffer.from(bytes)),
+      onManifest: (bytes) => {
+        parts.push(Buffer.from(bytes))
+        setImmediate(() => resumeReplication(replication))
+        return true
+      },
     })
     return { backup, files, manifest: Buffer.concat(parts).toString('utf8') }
   } finally {
@@ -152,7 +155,7 @@ test('a standby that went to another timeline meanwhile has no backup', async ()
   const place = { host: '127.0.0.1', port: fake.port, user: 'backup', password: undefined }
   const replication = await openReplication({ ...place, connectTimeoutMs: 5000, tls: false })
   const nothing = (): void => undefined
-  const events = { onStart: nothing, onMember: nothing, onBytes: nothing, onManifest: nothing }
+  const events = { onMember: nothing, onBytes: nothing, onManifest: nothing }
   const options = {
     major: 15,
     label: 'switched',

@@ -24,12 +24,11 @@ export interface BaseBackupOptions {
 
 /** Bytes are valid during the call only. `tablespace`: its number, 0 for the data folder. */
 export interface BaseBackupEvents {
-  /** Before anything else. */
-  readonly onStart: (start: Lsn, timeline: number) => void
   readonly onMember: (tablespace: number, member: TarMember) => void
   /** Returns true to pause the reading, as in runCommand(). */
   readonly onBytes: (bytes: Buffer) => boolean | void
-  readonly onManifest: (bytes: Buffer) => void
+  /** As onBytes(). */
+  readonly onManifest: (bytes: Buffer) => boolean | void
 }
 
 export interface Tablespace {
@@ -56,6 +55,8 @@ interface Run {
 
 const KIND = { archive: 0x6e, manifest: 0x6d, data: 0x64 } as const
 const LABEL_BYTES_MAX = 1000
+/** Once files come. Below a low rate limit, and at a checkpoint of another session, a server pauses. */
+const SILENCE_MS = 30 * 60_000
 
 /** Resolves when all of it came. Fails: source.failed, also when the server finds corrupt pages, at its end. */
 export async function runBaseBackup(
@@ -68,8 +69,9 @@ export async function runBaseBackup(
   await runCommand(replication, baseBackupCommand(options), {
     onRow: (row) => {
       run.rows.push(row)
-      if (run.rows.length === 1) events.onStart(parseLsn(row[0] ?? ''), Number(row[1]))
     },
+    silenceMs: SILENCE_MS,
+    isPatient: true,
     onCopyOut: () => {
       if (!isOne) beginCopy(run)
     },
@@ -130,8 +132,8 @@ function beginCopy(run: Run): void {
 }
 
 function takeContent(run: Run, bytes: Buffer): void {
-  if (run.inManifest) run.events.onManifest(bytes)
-  else if (run.tar !== undefined) feedTar(run.tar, bytes)
+  if (run.tar !== undefined) feedTar(run.tar, bytes)
+  else if (run.inManifest && run.events.onManifest(bytes) === true) run.isPausing = true
 }
 
 function beginArchive(run: Run, tablespace: number): void {

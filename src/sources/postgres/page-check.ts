@@ -1,16 +1,13 @@
 /**
- * Finds pages of a relation's file whose checksum is not right (storage/page/bufpage.c PageIsVerified). A
- * page that was written while it was read may be torn: the log since the backup's start mends it, so pages
- * changed since then are not judged.
+ * Finds pages of a relation's file whose checksum is not right (storage/page/bufpage.c PageIsVerified). Which
+ * of them were only written while they were read, torn-pages.ts tells.
  */
-import { PAGE_BYTES, pageChecksum, pageLsn } from './page-checksum.ts'
+import { PAGE_BYTES, pageChecksum } from './page-checksum.ts'
 
 /** How the pages of one file are checked. */
 export interface ChecksumRule {
   /** Number of the file's first page in its relation fork. */
   readonly firstBlock: number
-  /** Pages changed at or behind this position are not judged. */
-  readonly start: bigint
 }
 
 /** Lower half: pd_checksum; words 3 and up: pd_lower, pd_upper. */
@@ -30,8 +27,7 @@ export function damagedPages(bytes: Uint8Array, offset: number, rule: ChecksumRu
     const at = page * (PAGE_BYTES / 4)
     if (isNew(words, at)) continue
     const stored = words[at + CHECKSUM_WORD]! & 0xffff
-    if (stored === pageChecksum(words, at, rule.firstBlock + first + page)) continue
-    if (pageLsn(words, at) < rule.start) damaged.push(first + page)
+    if (stored !== pageChecksum(words, at, rule.firstBlock + first + page)) damaged.push(first + page)
   }
   if (bytes.length % PAGE_BYTES > 0) damaged.push(first + pages)
   return damaged

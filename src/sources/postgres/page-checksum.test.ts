@@ -10,7 +10,7 @@ import {
   sql,
   stopPostgres,
 } from '../../../test/harness/postgres.ts'
-import { PAGE_BYTES, pageChecksum, pageLsn } from './page-checksum.ts'
+import { PAGE_BYTES, pageChecksum } from './page-checksum.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
 
@@ -18,10 +18,8 @@ test('pageChecksum() is what the server wrote on each of its pages', { skip, tim
   const server = await makePostgres()
   try {
     sql(server, 'create table many as select i, repeat(i::text, 10) note from generate_series(1, 20000) i')
-    const before = BigInt(sql(server, "select pg_current_wal_lsn() - '0/0'")[0]!)
     await stopPostgres(server)
     let pages = 0
-    let newest = 0n
     for (const file of relationFiles(join(server.data, 'base'))) {
       const bytes = readFileSync(file)
       const words = new Int32Array(Uint8Array.from(bytes).buffer)
@@ -34,12 +32,10 @@ test('pageChecksum() is what the server wrote on each of its pages', { skip, tim
         assert.notEqual(pageChecksum(words, at, block + 1), stored)
         words[at + 1000]! ^= 1 << (block % 32)
         assert.notEqual(pageChecksum(words, at, block), stored)
-        newest = pageLsn(words, at) > newest ? pageLsn(words, at) : newest
         pages++
       }
     }
     assert.ok(pages > 1000)
-    assert.ok(newest > 0n && newest <= before + 1_000_000n)
   } finally {
     await dropPostgres(server)
   }

@@ -2,7 +2,6 @@
  * The checksum of a data page (storage/checksum_impl.h): FNV-1a in 32 lanes over the page with its own
  * checksum field as zero, mixed with the block number. About 3 GB/s.
  */
-import type { Lsn } from './lsn.ts'
 
 export const PAGE_BYTES = 8192
 const PAGE_WORDS = PAGE_BYTES / 4
@@ -41,9 +40,4 @@ export function pageChecksum(words: Int32Array, at: number, block: number): numb
     folded ^= sum
   }
   return (((folded ^ block) >>> 0) % 65535) + 1
-}
-
-/** Position of the last record that changed the page (pd_lsn). */
-export function pageLsn(words: Int32Array, at: number): Lsn {
-  return (BigInt(words[at]! >>> 0) << 32n) | BigInt(words[at + 1]! >>> 0)
 }

@@ -20,13 +20,18 @@ import type {
 } from '../source.ts'
 import { runBaseBackup, type BaseBackup } from './base-backup.ts'
 import { CLUSTER_PATHS } from './cluster-paths.ts'
-import type { Lsn } from './lsn.ts'
 import { PAGE_BYTES } from './page-checksum.ts'
 import { deliverRecord, type EntryBase } from './record-entries.ts'
-import { closeReplication, resumeReplication, runCommand, type Replication } from './replication.ts'
+import {
+  closeReplication,
+  resumeReplication,
+  runCommand,
+  type Replication,
+  type ServerPlace,
+} from './replication.ts'
 import type { ServerRecord } from './server-record.ts'
 import type { TarMember } from './tar-reader.ts'
-import { withoutTornPages, type RelationFile } from './torn-pages.ts'
+import { withoutTornPages, type Judged, type RelationFile } from './torn-pages.ts'
 import { walBranch } from './wal-branch.ts'
 
 export interface PostgresSettings {
@@ -37,8 +42,8 @@ export interface PostgresSettings {
   readonly rateBytesMax: number | undefined
   /** Milliseconds since 1970: for what has no time of its own. */
   readonly now: () => number
-  /** What is stored beside the data; it resolves to undefined where nothing can be asked. */
-  readonly facts?: () => Promise<ServerRecord | undefined>
+  /** What is stored beside the data, of the server there; it resolves to undefined where nothing can be asked. */
+  readonly facts?: (place: ServerPlace) => Promise<ServerRecord | undefined>
 }
 
 interface Server {
@@ -60,7 +65,7 @@ interface Reading {
   readonly settings: PostgresSettings
   readonly server: Server
   backup: BaseBackup | undefined
-  damaged: readonly DamagedPages[]
+  judged: Judged
   uid: number
   gid: number
 }
@@ -70,7 +75,6 @@ interface Sending {
   readonly reading: Reading
   readonly receiver: Receiver
   readonly time: bigint
-  start: Lsn
   /** Bytes of the file at hand that have not come yet. */
   left: number
   hasOwner: boolean
@@ -92,7 +96,7 @@ export function postgresSource(name: string, settings: PostgresSettings): Source
     increments: false,
     begin: async () => {
       const server = await openServer(settings)
-      return viewOf({ name, settings, server, backup: undefined, damaged: [], uid: 0, gid: 0 })
+      return viewOf({ name, settings, server, backup: undefined, judged: { damaged: [] }, uid: 0, gid: 0 })
     },
   }
 }
@@ -109,7 +113,8 @@ function viewOf(reading: Reading): SourceView {
     rootCounts: () => ({}),
     end: () => {
       closeReplication(reading.server.replication)
-      return Promise.resolve(reading.damaged.map(damageProblem))
+      const { damaged, doubt } = reading.judged
+      return Promise.resolve(damaged.map((pages) => damageProblem(pages, doubt)))
     },
   }
 }
@@ -184,14 +189,13 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
     reading,
     receiver,
     time: BigInt(settings.now()) * 1_000_000n,
-    start: 0n,
     left: 0,
     hasOwner: false,
     tablespaces: new Set(),
     hasManifest: false,
     isWaiting: false,
   }
-  const record = await settings.facts?.()
+  const record = await settings.facts?.(server.replication.place)
   const slot = await keepLog(server.replication)
   reading.backup = await runBaseBackup(
     server.replication,
@@ -205,9 +209,6 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
       verifiesChecksums: false,
     },
     {
-      onStart: (start) => {
-        sending.start = start
-      },
       onMember: (tablespace, member) => {
         takeMember(sending, tablespace, member)
       },
@@ -216,7 +217,7 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
     },
   )
   if (sending.hasManifest) receiver.endFile()
-  // With several hosts another server than this one may have answered.
+  // A name or address may lead to several servers.
   if (record !== undefined && [server.systemId, undefined].includes(record.systemId))
     await deliverRecord(receiver, record, baseEntry(sending))
   receiver.takeEntry('/', folderEntry(sending, '', 0o700))
@@ -224,8 +225,9 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
     receiver.takeEntry(TABLESPACES, folderEntry(sending, TABLESPACES.slice(1), 0o700))
   const damaged = await receiver.finish()
   const { start, end, timeline } = reading.backup
-  const log = { slot, start, end, timeline, segmentBytes: server.segmentBytes, major: server.major }
-  reading.damaged = await withoutTornPages(
+  const { segmentBytes, major } = server
+  const log = { slot, start, end, timeline, segmentBytes, major, now: settings.now }
+  reading.judged = await withoutTornPages(
     server.replication,
     log,
     damaged.flatMap((pages) => {
@@ -311,7 +313,7 @@ function pauseIf(sending: Sending, isFull: boolean): boolean {
 }
 
 /** Relations are stored by page; free space maps, visibility maps and initial forks are such files too. */
-function formatOf({ reading, start }: Sending, path: string): PageFormat | undefined {
+function formatOf({ reading }: Sending, path: string): PageFormat | undefined {
   const file = RELATION.exec(path)
   if (file === null) return undefined
   const { blockBytes, fileBlocks, hasChecksums } = reading.server
@@ -319,7 +321,7 @@ function formatOf({ reading, start }: Sending, path: string): PageFormat | undef
   // A server makes bad pages of the maps anew (RBM_ZERO_ON_ERROR), and the log does not tell of all changes.
   const isMap = file[4] === 'fsm' || file[4] === 'vm'
   const isChecked = hasChecksums && blockBytes === PAGE_BYTES && !isMap
-  return { pageBytes: blockBytes, checksums: isChecked ? { firstBlock, start } : undefined }
+  return { pageBytes: blockBytes, checksums: isChecked ? { firstBlock } : undefined }
 }
 
 /** Of a path in the tree. */
@@ -366,9 +368,11 @@ const NOTHING = {
   xattrs: [],
 } as const
 
-function damageProblem({ path, pages }: DamagedPages): FileProblem {
-  const shown = pages.slice(0, 10).join(', ')
-  const more = pages.length > 10 ? `, … (${pages.length} in all)` : ''
-  const what = `pages whose checksum is wrong, by number in the file: ${shown}${more}`
+function damageProblem({ path, pages, more }: DamagedPages, doubt: Failure | undefined): FileProblem {
+  const shown = pages.slice(0, 10)
+  const all = pages.length + more
+  const rest = all > shown.length ? `${shown.length > 0 ? ', ' : ''}… (${all} in all)` : ''
+  const torn = doubt === undefined ? '' : `; some may only have been read amid a write: ${doubt.message}`
+  const what = `pages whose checksum is wrong, by number in the file: ${shown.join(', ')}${rest}${torn}`
   return { path, code: 'ECHECKSUM', what }
 }

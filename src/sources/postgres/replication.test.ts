@@ -13,6 +13,7 @@ import {
   stopPostgres,
   type PostgresServer,
 } from '../../../test/harness/postgres.ts'
+import { copyBoth, fakePostgres, logData } from '../../../test/harness/fake-postgres.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import {
   closeReplication,
@@ -159,6 +160,35 @@ function statusUpdate(lsn: bigint): Buffer {
   for (const at of [1, 9, 17]) update.writeBigUInt64BE(lsn, at)
   return update
 }
+
+test('a server that hangs in a command is given up; one that makes its checkpoint is not', async () => {
+  const fake = await fakePostgres((command) =>
+    command === 'SPEAK' ? [copyBoth(), logData(1n, Buffer.from('x'))] : [copyBoth()],
+  )
+  const fakePlace = { host: '127.0.0.1', port: fake.port, user: 'x', password: 'x', tls: false } as const
+  const open = (): Promise<Replication> => openReplication({ ...fakePlace, connectTimeoutMs: 0 })
+  try {
+    const patient = await open()
+    let hasEnded = false
+    const waiting = runCommand(patient, 'WAIT', { silenceMs: 1, isPatient: true }).catch(() => {
+      hasEnded = true
+    })
+    for (const [command, isPatient] of [
+      ['WAIT', false],
+      ['SPEAK', true],
+    ] as const) {
+      const replication = await open()
+      const told = { message: new RegExp(`it says nothing for 0.02 s \\(in ${command}\\)`) }
+      await assert.rejects(runCommand(replication, command, { silenceMs: 20, isPatient }), told)
+      await assert.rejects(runCommand(replication, 'SHOW x'), told)
+    }
+    assert.equal(hasEnded, false)
+    closeReplication(patient)
+    await waiting
+  } finally {
+    await fake.close()
+  }
+})
 
 test('a wrong password, a closed port and a dead server are told', { skip }, async () => {
   const wrong = openReplication({ ...place, password: 'wrong' })

@@ -47,6 +47,12 @@ export interface ServerPlace {
 
 /** What a command's messages are given to. Payloads are valid during the call only. */
 export interface CommandEvents {
+  /**
+   * A server that says nothing for so long is given up. Time in which we do not read does not count, nor,
+   * with `isPatient`, what comes before the first CopyData: a checkpoint takes its time.
+   */
+  readonly silenceMs?: number
+  readonly isPatient?: boolean
   readonly onRow?: (row: (string | null)[]) => void
   /**
    * A CopyData message. Returns true to pause the reading until resumeReplication(); what has been read
@@ -64,6 +70,8 @@ export interface CommandEvents {
 interface Command extends CommandEvents {
   readonly sql: string
   error: ServerMessage | undefined
+  /** Looks since the server was heard last; undefined: it may be silent. */
+  quietLooks: number | undefined
   readonly resolve: () => void
   readonly reject: (error: unknown) => void
 }
@@ -80,6 +88,10 @@ export interface Replication {
 
 /** One read of the socket; also what it costs in memory. */
 const READ_BYTES = 1024 * 1024
+/** An idle connection is probed, so that a host that is gone ends even a command that may be silent. */
+const PROBE_AFTER_MS = 60_000
+const SILENCE_MS = 60_000
+const QUIET_LOOKS = 10
 
 /** Logs in. End with closeReplication(). Fails: source.failed, with the server's `sqlstate`. */
 export async function openReplication(place: ServerPlace): Promise<Replication> {
@@ -87,6 +99,7 @@ export async function openReplication(place: ServerPlace): Promise<Replication> 
   const newSocket = (): Socket => readingSocket(hands)
   const client = await logIn(place, { database: undefined, newSocket })
   const socket = takeSocket(client)
+  socket.setKeepAlive(true, PROBE_AFTER_MS)
   const replication: Replication = {
     place,
     socket,
@@ -110,7 +123,8 @@ export async function openReplication(place: ServerPlace): Promise<Replication> 
 
 /**
  * Runs one command and resolves with the rows of its result sets when the server is ready for the next. Only
- * one at a time. Fails: source.failed, with the server's words.
+ * one at a time. Fails: source.failed, with the server's words, or when it is silent for too long (a minute
+ * unless told).
  */
 export async function runCommand(
   replication: Replication,
@@ -120,11 +134,30 @@ export async function runCommand(
   if (replication.ended !== undefined) throw replication.ended
   const rows: (string | null)[][] = []
   const onRow = events.onRow ?? ((row: (string | null)[]) => rows.push(row))
-  await new Promise<void>((resolve, reject) => {
-    replication.command = { ...events, onRow, sql, error: undefined, resolve, reject }
-    replication.socket.write(encodeMessage('Q', Buffer.from(`${sql}\0`)))
-  })
+  const silenceMs = events.silenceMs ?? SILENCE_MS
+  let timer: NodeJS.Timeout | undefined
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const quietLooks = events.isPatient === true ? undefined : 0
+      const command: Command = { ...events, onRow, sql, error: undefined, quietLooks, resolve, reject }
+      replication.command = command
+      if (Number.isFinite(silenceMs))
+        timer = setInterval(() => lookForSilence(replication, command, silenceMs), silenceMs / QUIET_LOOKS)
+      replication.socket.write(encodeMessage('Q', Buffer.from(`${sql}\0`)))
+    })
+  } finally {
+    clearInterval(timer)
+  }
   return rows
+}
+
+function lookForSilence(replication: Replication, command: Command, silenceMs: number): void {
+  if (command.quietLooks === undefined || replication.isPaused) return
+  if (++command.quietLooks <= QUIET_LOOKS) return
+  const [verb = ''] = command.sql.split(/[ (]/)
+  const is = `it says nothing for ${silenceMs / 1000} s (in ${verb})`
+  endReplication(replication, connectionFailure(replication.place, is))
+  replication.socket.destroy()
 }
 
 /** Sends CopyData; the server must be in a copy that takes it. */
@@ -190,6 +223,8 @@ function takeBytes(replication: Replication, bytes: Buffer): void {
 
 function takeMessage(replication: Replication, type: number, payload: Buffer): void {
   const { command } = replication
+  if (command !== undefined && (command.quietLooks !== undefined || type === MESSAGE.copyData))
+    command.quietLooks = 0
   if (type === MESSAGE.copyData) {
     if (command?.onData?.(payload) === true) replication.isPaused = true
   } else if (type === MESSAGE.dataRow) {

@@ -4,11 +4,13 @@
  * page that this log touches is no damage. The server itself would read the page again (basebackup.c); over
  * the wire the log is the witness, and it is only read when there is something to be told.
  */
+import { isFailure, type Failure } from '../../base/failure.ts'
 import type { DamagedPages } from '../source.ts'
 import { formatLsn, segmentStart, type Lsn } from './lsn.ts'
-import { runCommand, sendCopyDone, type Replication } from './replication.ts'
+import { runCommand, sendCopyDone, sendData, type Replication } from './replication.ts'
 import { feedWal, newWalReader, type OnRecord } from './wal-reader.ts'
 import { decodeRecord, newWalRecord } from './wal-record.ts'
+import { encodeStatus, KIND, LOG_HEADER_BYTES } from './wal-stream.ts'
 
 export interface BackupLog {
   /** A slot that keeps it. */
@@ -18,6 +20,15 @@ export interface BackupLog {
   readonly end: Lsn
   readonly segmentBytes: number
   readonly major: number
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+}
+
+/** What of the damage is left. */
+export interface Judged {
+  readonly damaged: readonly DamagedPages[]
+  /** The log could not be read: some of these pages may only be torn. */
+  readonly doubt?: Failure
 }
 
 /** Where a file of a relation lies in the server's numbers. */
@@ -28,32 +39,44 @@ export interface RelationFile {
   readonly firstBlock: number
 }
 
-const KIND_LOG = 0x77
-const LOG_HEADER_BYTES = 25
 const MAIN_FORK = 0
 const INIT_FORK = 3
 
 /**
- * What of `damaged` the log between does not mend. The connection must be idle; it is afterwards. Fails:
- * source.failed.
+ * What of `damaged` the log between does not mend. The connection must be idle; when there is doubt it is
+ * closed. The backup is whole by now, so that nothing here fails it.
  */
 export async function withoutTornPages(
   replication: Replication,
   log: BackupLog,
   damaged: readonly (DamagedPages & { readonly file: RelationFile })[],
-): Promise<DamagedPages[]> {
-  if (damaged.length === 0) return []
-  const touched = new Set<string>()
-  const wanted = new Set(damaged.map(({ file }) => `${file.database}/${file.relation}`))
-  await readLog(replication, log, (database, relation, block) => {
-    const key = `${database}/${relation}`
-    if (wanted.has(key)) touched.add(`${key}/${block}`)
-  })
-  return damaged.flatMap(({ path, pages, file }) => {
-    const { database, relation, firstBlock } = file
-    const left = pages.filter((page) => !touched.has(`${database}/${relation}/${firstBlock + page}`))
-    return left.length === 0 ? [] : [{ path, pages: left }]
-  })
+): Promise<Judged> {
+  if (damaged.length === 0) return { damaged }
+  // What no record touches is left; a relation may have several files.
+  const left = new Map<string, Set<number>>()
+  for (const { pages, file } of damaged) {
+    const blocks = left.get(keyOf(file)) ?? new Set()
+    for (const page of pages) blocks.add(file.firstBlock + page)
+    left.set(keyOf(file), blocks)
+  }
+  try {
+    await readLog(replication, log, (database, relation, block) => {
+      left.get(keyOf({ database, relation }))?.delete(block)
+    })
+  } catch (error) {
+    if (!isFailure(error, 'source.failed')) throw error
+    return { damaged, doubt: error }
+  }
+  return {
+    damaged: damaged.flatMap(({ path, pages, more, file }) => {
+      const its = pages.filter((page) => left.get(keyOf(file))?.has(file.firstBlock + page) === true)
+      return its.length + more === 0 ? [] : [{ path, pages: its, more }]
+    }),
+  }
+}
+
+function keyOf({ database, relation }: Pick<RelationFile, 'database' | 'relation'>): string {
+  return `${database}/${relation}`
 }
 
 async function readLog(
@@ -74,7 +97,12 @@ async function readLog(
   const sql = `START_REPLICATION SLOT ${slot} PHYSICAL ${formatLsn(from)} TIMELINE ${timeline}`
   await runCommand(replication, sql, {
     onData: (payload) => {
-      if (hasEnded || payload[0] !== KIND_LOG) return
+      if (hasEnded) return
+      if (payload[0] === KIND.keepalive && payload[17] === 1) {
+        const at = { written: reader.next, flushed: reader.next }
+        sendData(replication, encodeStatus({ ...at, now: log.now(), wantsReply: false }))
+      }
+      if (payload[0] !== KIND.log) return
       feedWal(reader, payload.subarray(LOG_HEADER_BYTES))
       if (reader.next < end) return
       hasEnded = true

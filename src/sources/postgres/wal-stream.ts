@@ -67,8 +67,9 @@ interface Stream extends StreamTask {
   heardAt: number
 }
 
-const KIND = { log: 0x77, keepalive: 0x6b, status: 0x72 } as const
-const LOG_HEADER_BYTES = 25
+/** First bytes of CopyData, in both directions. */
+export const KIND = { log: 0x77, keepalive: 0x6b, status: 0x72 } as const
+export const LOG_HEADER_BYTES = 25
 const KEEPALIVE_BYTES = 18
 const STATUS_BYTES = 34
 /** How long a good-bye may take. */
@@ -100,6 +101,8 @@ export async function streamWal(task: StreamTask): Promise<LogPosition | undefin
   const sql = `START_REPLICATION SLOT "${slot}" PHYSICAL ${formatLsn(start.lsn)} TIMELINE ${start.timeline}`
   try {
     const [next] = await runCommand(replication, sql, {
+      // tickStream() asks before it gives up.
+      silenceMs: Infinity,
       onCopyBoth: () => guarded(stream, () => task.onStreaming(start)),
       onData: (payload) => guarded(stream, () => takeData(stream, payload)),
       onCopyDone: () => guarded(stream, () => endCopy(stream)),
@@ -199,14 +202,25 @@ function reportDurable(stream: Stream): boolean {
 function sendStatus(stream: Stream, wantsReply: boolean): void {
   const { clock, flushed } = stream
   const written = stream.next > flushed && flushed > 0n ? stream.next : flushed
-  const status = Buffer.alloc(STATUS_BYTES)
-  status[0] = KIND.status
-  status.writeBigUInt64BE(written, 1)
-  status.writeBigUInt64BE(flushed, 9)
-  status.writeBigInt64BE(BigInt(clock.now()) * 1000n - unixMicroseconds(0n), 25)
-  status[33] = wantsReply ? 1 : 0
-  sendData(stream.replication, status)
+  sendData(stream.replication, encodeStatus({ written, flushed, now: clock.now(), wantsReply }))
   if (wantsReply) stream.askedAt = clock.elapsed()
+}
+
+/** "Standby status update"; `now` in milliseconds since 1970. */
+export function encodeStatus(status: {
+  readonly written: Lsn
+  readonly flushed: Lsn
+  readonly now: number
+  readonly wantsReply: boolean
+}): Buffer {
+  const { written, flushed, now, wantsReply } = status
+  const bytes = Buffer.alloc(STATUS_BYTES)
+  bytes[0] = KIND.status
+  bytes.writeBigUInt64BE(written, 1)
+  bytes.writeBigUInt64BE(flushed, 9)
+  bytes.writeBigInt64BE(BigInt(now) * 1000n - unixMicroseconds(0n), 25)
+  bytes[33] = wantsReply ? 1 : 0
+  return bytes
 }
 
 function tickStream(stream: Stream): void {
