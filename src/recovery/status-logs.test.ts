@@ -37,7 +37,7 @@ test('repositoryStatus() tells until when the log is there, by its marks or by i
   assert.deepEqual([(await look(world, now)).source?.log, (await look(world, now)).codes], [undefined, []])
   const shipper = newShipper(world.writer)
   const marks = [{ lsn: 20n, serverTime: BigInt(now - 7000) * 1000n, receivedAt: now - 7000 }]
-  const notes = encodeNotes({ ...NO_NOTES, marks })[0]!
+  const notes = encodeNotes({ ...NO_NOTES, marks })
   await putLog(world.writer, nextPiece(shipper, 'segment', span(0, 20), { notes }))
   const { source, codes } = await look(world, now)
   const { domain } = world.writer

@@ -42,7 +42,7 @@ const commit = (lsn: bigint, seconds: number): TransactionNote => ({
 
 async function ship(shipper: TestShipper, from: number, to: number, of: Partial<LogNotes>): Promise<void> {
   const range = { from: BigInt(from), to: BigInt(to) }
-  const sealed = nextPiece(shipper, 'segment', range, { notes: encodeNotes(notes(of))[0]! })
+  const sealed = nextPiece(shipper, 'segment', range, { notes: encodeNotes(notes(of)) })
   await putLog(shipper.writer, sealed)
   shipper.segments.push(sealed)
 }
@@ -169,7 +169,7 @@ test('readTimeline() begins again when tails are merged while it reads', async (
   for (let at = 0; at < 4; at++) {
     const range = { from: BigInt(at * 16), to: BigInt(at * 16 + 16) }
     const point = { lsn: range.from, at: 1n, name: `p${at}` }
-    const sealed = nextPiece(shipper, 'tail', range, { notes: encodeNotes(notes({ points: [point] }))[0]! })
+    const sealed = nextPiece(shipper, 'tail', range, { notes: encodeNotes(notes({ points: [point] })) })
     await putLog(world.writer, sealed)
     shipper.tails.push(sealed)
     shipper.lastTail = sealed

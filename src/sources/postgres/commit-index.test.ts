@@ -208,7 +208,7 @@ for (const megabytes of [1, 64])
 
         const parts = indexAll(log, start, { segmentBytes, piece: 100_003 })
         const encoded = parts.map((part) => encodeNotes(part))
-        assert.deepEqual(mergeNotes(encoded.flat().map(decodeNotes)), whole)
+        assert.deepEqual(mergeNotes(encoded.map(decodeNotes)), whole)
         const spans = parts.flatMap(({ span }) => span ?? [])
         for (const [at, span] of spans.slice(1).entries()) assert.equal(span.previous, spans[at]!.last)
         for (const { lsn, end: to, previous } of whole!.ends) assert.ok(previous < lsn && lsn < to)

@@ -208,7 +208,7 @@ function mergeSpans(spans: readonly RecordSpan[]): RecordSpan | undefined {
   }, undefined)
 }
 
-function addRows(a: RowCounts, b: RowCounts): RowCounts {
+export function addRows(a: RowCounts, b: RowCounts): RowCounts {
   return {
     inserted: a.inserted + b.inserted,
     updated: a.updated + b.updated,

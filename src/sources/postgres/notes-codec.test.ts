@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { isFailure } from '../../base/failure.ts'
-import { mergeNotes, NO_NOTES, type LogNotes, type TransactionNote } from './log-notes.ts'
+import { NO_NOTES, type LogNotes, type TransactionNote } from './log-notes.ts'
 import { decodeNotes, encodeNotes } from './notes-codec.ts'
 
 const u32 = fc.oneof(fc.integer({ min: 0, max: 0xffff_ffff }), fc.integer({ min: 0, max: 100_000 }))
@@ -90,10 +90,8 @@ function commits(count: number): TransactionNote[] {
 test('decodeNotes() gives back what encodeNotes() was given', () => {
   fc.assert(
     fc.property(notesOf, (notes) => {
-      const [bytes, ...more] = encodeNotes(notes)
-      assert.deepEqual(more, [])
       // fast-check makes records without a prototype.
-      assert.deepEqual(decodeNotes(bytes!), structuredClone(notes))
+      assert.deepEqual(decodeNotes(encodeNotes(notes)), structuredClone(notes))
     }),
     { numRuns: 300 },
   )
@@ -102,7 +100,7 @@ test('decodeNotes() gives back what encodeNotes() was given', () => {
 test('cut or changed notes fail cleanly', () => {
   fc.assert(
     fc.property(notesOf, fc.nat(), fc.integer({ min: 1, max: 255 }), (notes, place, flip) => {
-      const bytes = encodeNotes(notes)[0]!
+      const bytes = encodeNotes(notes)
       for (let length = 0; length < bytes.length; length++)
         assert.throws(
           () => decodeNotes(bytes.subarray(0, length)),
@@ -121,30 +119,40 @@ test('cut or changed notes fail cleanly', () => {
 })
 
 test('a commit takes about 8 bytes', () => {
-  const bytes = encodeNotes({ ...NO_NOTES, ends: commits(10_000) })[0]!
+  const bytes = encodeNotes({ ...NO_NOTES, ends: commits(10_000) })
   assert.ok(bytes.length < 9 * 10_000, `${bytes.length / 10_000} bytes a commit`)
 })
 
-test('notes above the limit become several, with names first and nothing left out', () => {
-  const names = Array.from({ length: 2000 }, (_, nth) => ({
-    lsn: 77n,
-    files: { tablespace: 1663, database: 5, relation: 16_384 + nth },
-    schema: 'public',
-    name: `relation_${nth}`,
+test('notes above the limit give up the counts of relations, then names, then all of the stretch', () => {
+  const nth = Array.from({ length: 2000 }, (_, index) => ({
+    tablespace: 1663,
+    database: 5,
+    relation: 16_384 + index,
   }))
   const notes: LogNotes = {
     ...NO_NOTES,
     span: { first: 8n, previous: 0n, last: 1n << 40n, end: (1n << 40n) + 40n },
     ends: commits(5000),
-    names,
-    dropsOmitted: 3,
+    names: nth.map((files) => ({ lsn: 77n, files, schema: 'public', name: `relation_${files.relation}` })),
+    changes: nth.map((files) => ({ files, inserted: 1, updated: 0, deleted: 2 })),
+    marks: [
+      { lsn: 1n, serverTime: 1n, receivedAt: 1 },
+      { lsn: 2n, serverTime: 2n, receivedAt: 2 },
+    ],
     otherChanges: { inserted: 1, updated: 2, deleted: 3 },
   }
-  const parts = encodeNotes(notes, 16 * 1024)
-  assert.ok(parts.length > 2)
-  for (const part of parts) assert.ok(part.length <= 16 * 1024)
-  assert.deepEqual(mergeNotes(parts.map(decodeNotes)), notes)
-  assert.ok(decodeNotes(parts[0]!).names.length > 0)
+  const uncounted = { ...notes, changes: [], otherChanges: { inserted: 2001, updated: 2, deleted: 4003 } }
+  const unnamed = { ...uncounted, names: [] }
+  const unread = { ...NO_NOTES, isUnread: true, marks: notes.marks.slice(1) }
+  for (const [wanted, lesser] of [
+    [notes, uncounted],
+    [uncounted, unnamed],
+    [unnamed, unread],
+  ] as const) {
+    const bytes = encodeNotes(wanted)
+    assert.deepEqual(decodeNotes(encodeNotes(notes, bytes.length)), wanted)
+    assert.deepEqual(decodeNotes(encodeNotes(notes, bytes.length - 1)), lesser)
+  }
 })
 
 test('16 MiB of nothing but commits fit', () => {
@@ -154,12 +162,11 @@ test('16 MiB of nothing but commits fit', () => {
     return { ...each, lsn: lsn + BigInt(nth) * 40n, end: lsn + BigInt(nth) * 40n + 40n }
   })
   const packed = ends.map((each) => ({ ...each, previous: each.lsn - 40n }))
-  const parts = encodeNotes({ ...NO_NOTES, ends: packed })
-  assert.equal(parts.length, 1, parts.map(({ length }) => length).join())
+  assert.deepEqual(decodeNotes(encodeNotes({ ...NO_NOTES, ends: packed })).ends, packed)
 })
 
 test('notes of a newer version are refused as such', () => {
-  const bytes = Buffer.from(encodeNotes(NO_NOTES)[0]!)
+  const bytes = Buffer.from(encodeNotes(NO_NOTES))
   bytes[0] = 2
   assert.throws(
     () => decodeNotes(bytes),

@@ -21,8 +21,8 @@ import {
   type ByteReader,
   type ByteWriter,
 } from '../../base/bytes.ts'
-import { assert, Failure } from '../../base/failure.ts'
-import { NO_NOTES, type LogNotes, type TransactionNote, type XidRun } from './log-notes.ts'
+import { Failure } from '../../base/failure.ts'
+import { addRows, NO_NOTES, type LogNotes, type TransactionNote, type XidRun } from './log-notes.ts'
 import {
   filesColumns,
   getBig,
@@ -66,13 +66,19 @@ const LEAST = {
 } as const
 
 /**
- * Notes as bytes of at most `bytesMax`. Nothing is left out: what does not fit follows in more parts, in
- * order, names first; these go into log objects without positions, behind the one that has them.
+ * Notes as bytes of at most `bytesMax`. What does not fit is given up in the order of its use: which relation
+ * was changed how often; names, so that drops have numbers only; then all, and the stretch counts as not
+ * understood, which nobody recovers into by mistake.
  */
-export function encodeNotes(notes: LogNotes, bytesMax = NOTES_BYTES_MAX): Buffer[] {
-  const bytes = encodeOne(notes)
-  if (bytes.length <= bytesMax) return [bytes]
-  return splitNotes(notes).flatMap((part) => encodeNotes(part, bytesMax))
+export function encodeNotes(notes: LogNotes, bytesMax = NOTES_BYTES_MAX): Buffer {
+  const whole = encodeOne(notes)
+  if (whole.length <= bytesMax) return whole
+  const counted = { ...notes, changes: [], otherChanges: notes.changes.reduce(addRows, notes.otherChanges) }
+  for (const lesser of [counted, { ...counted, names: [] }]) {
+    const bytes = encodeOne(lesser)
+    if (bytes.length <= bytesMax) return bytes
+  }
+  return encodeOne({ ...NO_NOTES, isUnread: true, marks: notes.marks.slice(-1) })
 }
 
 /** Fails: repo.corrupt, repo.newer. */
@@ -100,40 +106,6 @@ export function decodeNotes(bytes: Uint8Array): LogNotes {
   const [inserted, updated, deleted] = [getVarint(reader), getVarint(reader), getVarint(reader)]
   expectEnd(reader)
   return { ...lists, dropsOmitted, otherChanges: { inserted, updated, deleted } }
-}
-
-/** Names apart from the rest, or each list in two. */
-function splitNotes(notes: LogNotes): LogNotes[] {
-  const { names, ...rest } = notes
-  const hasMore = Object.values(rest).some((value) => Array.isArray(value) && value.length > 0)
-  if (names.length > 0 && hasMore)
-    return [
-      { ...NO_NOTES, names },
-      { ...rest, names: [] },
-    ]
-  const halve = (isFirst: boolean): LogNotes => {
-    const half = <T>(list: readonly T[]): readonly T[] => {
-      const middle = Math.ceil(list.length / 2)
-      return isFirst ? list.slice(0, middle) : list.slice(middle)
-    }
-    return {
-      ...(isFirst ? notes : NO_NOTES),
-      ends: half(notes.ends),
-      prepares: half(notes.prepares),
-      points: half(notes.points),
-      drops: half(notes.drops),
-      truncates: half(notes.truncates),
-      changes: half(notes.changes),
-      checkpoints: half(notes.checkpoints),
-      promotions: half(notes.promotions),
-      backupEnds: half(notes.backupEnds),
-      names: half(names),
-      marks: half(notes.marks),
-    }
-  }
-  const lengths = Object.values(notes).map((value: unknown) => (Array.isArray(value) ? value.length : 0))
-  assert(Math.max(...lengths) > 1, 'one item of each list fits into notes')
-  return [halve(true), halve(false)]
 }
 
 function encodeOne(notes: LogNotes): Buffer {

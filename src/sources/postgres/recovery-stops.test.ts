@@ -139,8 +139,7 @@ function readPieces(timeline: number, more: { names: NameNote[]; marks: MarkNote
     const notes = takeNotes(indexer)
     const isLast = indexer.reader.endedAt !== undefined
     const own = { ...notes, names: from === 0 ? more.names : [], marks: isLast ? more.marks : [] }
-    for (const bytes of encodeNotes(own))
-      found.push({ timeline, from: at + BigInt(from), to, notes: decodeNotes(bytes) })
+    found.push({ timeline, from: at + BigInt(from), to, notes: decodeNotes(encodeNotes(own)) })
   }
   return found
 }

@@ -1,4 +1,5 @@
 /** The log of a PostgreSQL cluster as the shipper takes it: the receiver, and the spool between. */
+import { once } from 'node:events'
 import { setTimeout } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.ts'
 import { isFailure } from '../../base/failure.ts'
@@ -40,7 +41,6 @@ export interface WalFeedSettings {
   readonly clock: Clock
 }
 
-const NO_NOTES = new Uint8Array(0)
 /** A relation that comes and goes between has no name in the notes. */
 const NAMES_MS = 30_000
 const NAMES_MS_FIRST = 1000
@@ -75,7 +75,8 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
   return {
     run: async (signal) => {
       const end = new AbortController()
-      const naming = followNames(settings, AbortSignal.any([signal, end.signal]), (names) => {
+      const either = AbortSignal.any([signal, end.signal])
+      const naming = followNames(settings, either, (names) => {
         const last = spool.logs.at(-1)
         if (last === undefined || names.length === 0) return false
         const taker = takerOf(last.timeline)
@@ -84,8 +85,10 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
         events.onMore()
         return true
       })
+      // What is no failure is a bug, and ends the run.
+      naming.catch(() => end.abort())
       try {
-        await run(spool, settings, { ...events, onMark }, signal)
+        await run(spool, settings, { ...events, onMark }, either)
       } finally {
         end.abort()
         await naming
@@ -95,7 +98,7 @@ function feedOf(spool: Spool, settings: WalFeedSettings, events: LogFeedEvents):
       spoolRanges(spool).map(({ timeline, from, to }) => ({ branch: branchOf(timeline), from, to })),
     files: () => historiesOf(spool, branchOf),
     read: ({ branch, from, to }: LogStretch) => readSpool(spool, { timeline: timelineOf(branch), from, to }),
-    notes: ({ branch, from, to }) => notesOf(takerOf(timelineOf(branch)), from, to)[0] ?? NO_NOTES,
+    notes: ({ branch, from, to }) => notesOf(takerOf(timelineOf(branch)), from, to),
     hasNews: () => takers.get(spool.logs.at(-1)?.timeline ?? 0)?.mark !== undefined,
     release: ({ branch, at }) => {
       const timeline = timelineOf(branch)
@@ -123,7 +126,9 @@ async function followNames(
   let before: NameSnapshot | undefined
   while (!signal.aborted) {
     try {
-      const names = await readNames()
+      // Nobody waits for a server that hangs when it is time to stop.
+      const names = await Promise.race([readNames(), aborted(signal)])
+      if (names === undefined) return
       if (take(newNames(before, names))) before = names
     } catch (error) {
       if (!isFailure(error)) throw error
@@ -131,6 +136,10 @@ async function followNames(
     const pause = before === undefined ? NAMES_MS_FIRST : NAMES_MS
     await setTimeout(pause, undefined, { signal }).catch(() => undefined)
   }
+}
+
+async function aborted(signal: AbortSignal): Promise<undefined> {
+  if (!signal.aborted) await once(signal, 'abort')
 }
 
 function notesSource(spool: Spool, timeline: number, events: LogFeedEvents): NotesSource {

@@ -68,9 +68,9 @@ export function noteNames(taker: NotesTaker, names: readonly NameNote[]): void {
 
 /**
  * Encoded notes of positions [from, to): those of a stretch behind the last one, or of several together
- * again. The first belongs to the object with the stretch, others follow in objects of their own.
+ * again.
  */
-export function notesOf(taker: NotesTaker, from: Lsn, to: Lsn): Buffer[] {
+export function notesOf(taker: NotesTaker, from: Lsn, to: Lsn): Buffer {
   if (!taker.hasBegun) begin(taker, from)
   if (to > taker.notedTo || taker.mark !== undefined || taker.names.length > 0) addPart(taker, to)
   const within = taker.parts.filter((part) => part.from >= from && part.to <= to)
