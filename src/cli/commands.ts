@@ -287,6 +287,7 @@ export const commands = {
       immediate: { help: 'databases: as soon as it is consistent' },
       exclusive: { help: 'databases: leave the named position out' },
       timeline: { value: 'N', help: 'databases: along this timeline' },
+      keepSettings: { help: 'databases: archiving, standbys, primary and subscriptions stay as they were' },
       tablespaceMap: {
         value: 'OLD=NEW',
         help: 'databases: put a tablespace elsewhere; repeatable',

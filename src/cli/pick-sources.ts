@@ -81,6 +81,7 @@ const databaseOptions = [
   'exclusive',
   'timeline',
   'tablespaceMap',
+  'keepSettings',
 ] as const satisfies readonly (keyof InputOf<'restore'>)[]
 
 /** Refuses options of `restore` that name a place in a database's log. Fails: usage.invalid. */

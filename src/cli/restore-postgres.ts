@@ -50,6 +50,7 @@ export async function restorePostgres(
       timeline,
       dryRun: input.dryRun,
       noOwner: input.noOwner,
+      keepsSettings: input.keepSettings,
       workers: repository.workers,
       clock,
       signal,
@@ -180,7 +181,7 @@ export function tablespaceMapOf(pairs: readonly string[]): Map<string, string> {
 function printRestored(
   context: CommandContext,
   snapshot: StoredSnapshot,
-  { cluster, parts, recovery }: ClusterRestoreSummary,
+  { cluster, parts, recovery, setAside }: ClusterRestoreSummary,
   { to, dryRun }: { readonly to: string; readonly dryRun: boolean },
 ): number {
   const { printer } = context
@@ -219,6 +220,7 @@ function printRestored(
     configuration: cluster.config,
     ...(missing === 0 && !dryRun ? { start: command } : {}),
     ...recoveryFacts(recovery),
+    setAside,
     seconds: Math.round(seconds * 1000) / 1000,
     exit,
   } as const
@@ -232,6 +234,7 @@ function printRestored(
     if (recovery !== undefined) lines.push(recoveryText(recovery, dryRun))
     const config = configText(cluster, to)
     if (config !== undefined) lines.push(config)
+    lines.push(...setAsideTexts(setAside))
     if (!dryRun) lines.push(`Start it with: ${command}`)
   }
   printSummary(printer, event, lines)
@@ -244,6 +247,16 @@ function configText({ config }: RestoredCluster, to: string): string | undefined
   if (config === 'placed')
     return `Its configuration lay elsewhere: it is in ${to}, adjusted, see the comments`
   return 'Its configuration lay elsewhere and is not in the backup: add a postgresql.conf and a pg_hba.conf'
+}
+
+function setAsideTexts(setAside: ClusterRestoreSummary['setAside']): string[] {
+  if (setAside.length === 0) return []
+  const names = setAside.map(({ name }) => name).join(', ')
+  const statements = setAside.flatMap(({ putBack }) => (putBack === undefined ? [] : [`${putBack};`]))
+  const lines = [`Set aside, so that it disturbs no other server: ${names}`]
+  if (statements.length > 0)
+    lines.push(`When it takes the old one's place, run these and restart it: ${statements.join(' ')}`)
+  return lines
 }
 
 function recoveryFacts(recovery: ClusterRestoreSummary['recovery']): object {

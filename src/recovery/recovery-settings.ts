@@ -2,49 +2,53 @@
  * Tells a restored cluster how far to recover: settings at the end of postgresql.auto.conf, which the server
  * reads last, and the signal file that makes it read them (documentation, chapter "Recovery Target").
  */
-import { appendFileSync, chownSync, writeFileSync } from 'node:fs'
+import { chownSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { displayName, pathBytes } from '../base/file-entry.ts'
 import { describeError, errnoOf, Failure } from '../base/failure.ts'
 import { formatLsn } from '../sources/postgres/lsn.ts'
+import { AUTO_CONF, readAutoConf, RECOVERY_MARK, writeAutoConf, type FileOwner } from './auto-conf.ts'
 import type { RecoveryTarget } from './cluster-log.ts'
+
+/** The name that the server itself uses; it is in no base backup. */
+const NEW_CONF = `${AUTO_CONF}.tmp`
+/**
+ * The server runs it in its data folder when it has recovered, and goes on if it fails. A target that stayed
+ * would stop the standbys of this server there.
+ */
+const CLEANUP =
+  `sed '/${RECOVERY_MARK}$/d' ${AUTO_CONF} > ${NEW_CONF} && ` +
+  `{ sync ${NEW_CONF}; mv ${NEW_CONF} ${AUTO_CONF}; }`
 
 /**
  * Not synced. `folder`: the data folder, raw. The log lies in pg_wal, where the server looks when the command
  * finds nothing. Fails: restore.failed.
  */
-export function writeRecoverySettings(
-  folder: string,
-  target: RecoveryTarget,
-  owner: { readonly uid: number; readonly gid: number } | undefined,
-): void {
+export function writeRecoverySettings(folder: string, target: RecoveryTarget, owner: FileOwner): void {
   const { lsn, isInclusive, timeline } = target
-  const lines = [
-    '',
-    '# Written by backstock restore. Once the recovery has ended, this server heeds none of it; before a',
-    '# standby is made of it, reset each: ALTER SYSTEM RESET recovery_target_lsn; …',
-    "restore_command = 'false'",
+  const settings = {
+    restore_command: 'false',
+    archive_cleanup_command: '',
+    recovery_end_command: CLEANUP,
+    recovery_min_apply_delay: '0',
     // Whatever an earlier recovery of this cluster has left: two targets are an error.
-    "recovery_target = ''",
-    "recovery_target_name = ''",
-    "recovery_target_time = ''",
-    "recovery_target_xid = ''",
-    `recovery_target_lsn = '${formatLsn(lsn)}'`,
-    `recovery_target_inclusive = '${isInclusive ? 'on' : 'off'}'`,
-    `recovery_target_timeline = '${timeline}'`,
-    "recovery_target_action = 'promote'",
-    '',
-  ]
+    recovery_target: '',
+    recovery_target_name: '',
+    recovery_target_time: '',
+    recovery_target_xid: '',
+    recovery_target_lsn: formatLsn(lsn),
+    recovery_target_inclusive: isInclusive ? 'on' : 'off',
+    recovery_target_timeline: String(timeline),
+    recovery_target_action: 'promote',
+  }
+  writeAutoConf(folder, readAutoConf(folder, RECOVERY_MARK), { mark: RECOVERY_MARK, settings }, owner)
+  const signal = pathBytes(join(folder, 'recovery.signal'))
   try {
-    const settings = pathBytes(join(folder, 'postgresql.auto.conf'))
-    const signal = pathBytes(join(folder, 'recovery.signal'))
-    appendFileSync(settings, lines.join('\n'), { mode: 0o600 })
     writeFileSync(signal, '', { mode: 0o600 })
-    if (owner === undefined) return
-    for (const path of [settings, signal]) chownSync(path, owner.uid, owner.gid)
+    if (owner !== undefined) chownSync(signal, owner.uid, owner.gid)
   } catch (error) {
     if (errnoOf(error) === undefined) throw error
-    const message = `Cannot write the settings for the recovery in "${displayName(folder)}"`
-    throw new Failure('restore.failed', `${message}: ${describeError(error)}`, { cause: error })
+    const message = `Cannot begin the recovery in "${displayName(folder)}": ${describeError(error)}`
+    throw new Failure('restore.failed', message, { cause: error })
   }
 }

@@ -30,6 +30,8 @@ import {
   type RecoveryPlan,
   type RecoveryTarget,
 } from './cluster-log.ts'
+import type { FileOwner } from './auto-conf.ts'
+import { quietSettings, type SetAside } from './quiet-settings.ts'
 import { writeRecoverySettings } from './recovery-settings.ts'
 import { readStoredConfig, writeStoredConfig, type ConfigState, type StoredConfig } from './restore-config.ts'
 import { restore, type RestoreOptions, type RestoreSummary } from './restore.ts'
@@ -40,6 +42,11 @@ export interface ClusterRestoreOptions {
   readonly to: string
   /** New places of tablespaces by their old ones. */
   readonly tablespaceMap: ReadonlyMap<string, string>
+  /**
+   * A folder for those that the map does not name, each by its number; undefined: they go to their old
+   * places.
+   */
+  readonly tablespacesBelow?: string
   /** How far beyond the backup to go; undefined: not at all. */
   readonly goal: RecoveryGoal | undefined
   /** Of the goal; undefined: the newest that comes from the backup's. */
@@ -48,6 +55,8 @@ export interface ClusterRestoreOptions {
   readonly noOwner: boolean
   /** Nothing is put into the data folder that was not in it. */
   readonly leavesConfig?: boolean
+  /** What binds it to other servers counts as it did; else it is set aside (quiet-settings.ts). */
+  readonly keepsSettings?: boolean
   readonly workers: number
   readonly clock: Clock
   readonly signal?: AbortSignal
@@ -71,6 +80,8 @@ export interface ClusterRestoreSummary {
   readonly parts: readonly RestoreSummary[]
   /** What the server recovers when it is started; undefined: to the end of the backup. */
   readonly recovery: { readonly target: RecoveryTarget | undefined; readonly bytes: number } | undefined
+  /** Settings that do not count until somebody puts them back. */
+  readonly setAside: readonly SetAside[]
 }
 
 interface TablespacePlan {
@@ -111,6 +122,7 @@ export async function restoreCluster(
   const recovery =
     goal === undefined ? undefined : await planRecovery(access, snapshot, { goal, timeline, segmentBytes })
   let target: RecoveryTarget | undefined
+  let setAside: readonly SetAside[] = []
   // Resumed with other places or another goal, what the first run left would be taken for this one's.
   const places = tablespaces.map(({ oid, to }) => [oid, to])
   const wanted = goal?.kind === 'lsn' ? { ...goal, lsn: String(goal.lsn) } : goal
@@ -137,13 +149,20 @@ export async function restoreCluster(
       if (plan.config !== undefined) writeStoredConfig(cluster.data, plan.config, ownerOf(cluster, options))
       // What a standby was told is not meant for a copy: it would go after its primary.
       for (const name of SIGNALS) rmSync(pathBytes(join(cluster.data, name)), { force: true })
+      if (options.leavesConfig !== true && options.keepsSettings !== true)
+        setAside = quietSettings(cluster.data, { major: cluster.major, owner: ownerOf(cluster, options) })
       if (recovery !== undefined) target = await prepareRecovery(access, recovery, cluster, options)
       return true
     },
   }
   const data = await restore(access, host, snapshot, options.dryRun ? given : { ...given, last })
   if (options.dryRun) await restoreTablespaces(false)
-  return { cluster, parts: [data, ...parts], recovery: recovery && { target, bytes: recovery.bytes } }
+  return {
+    cluster,
+    parts: [data, ...parts],
+    recovery: recovery && { target, bytes: recovery.bytes },
+    setAside,
+  }
 }
 
 async function prepareRecovery(
@@ -160,10 +179,7 @@ async function prepareRecovery(
 }
 
 /** Of what is written beside what was stored; undefined: the running user. */
-function ownerOf(
-  { owner }: RestoredCluster,
-  { noOwner }: ClusterRestoreOptions,
-): RestoredCluster['owner'] | undefined {
+function ownerOf({ owner }: RestoredCluster, { noOwner }: ClusterRestoreOptions): FileOwner {
   return noOwner || process.geteuid?.() !== 0 ? undefined : owner
 }
 
@@ -189,7 +205,7 @@ async function planCluster(
     const root = await findEntry(reader, CLUSTER_PATHS.data)
     if (root === undefined || snapshot.sourceKind !== 'postgres')
       throw new Failure('restore.refused', `Cannot restore ${snapshot.id} as a cluster: it holds none`)
-    const tablespaces = await planTablespaces(reader, options.tablespaceMap)
+    const tablespaces = await planTablespaces(reader, options)
     const major = Number.parseInt(await readSmall(reader, `${CLUSTER_PATHS.data}/PG_VERSION`))
     const owner = { uid: root.uid, gid: root.gid }
     const segmentBytes = await readSegmentBytes(reader)
@@ -215,7 +231,7 @@ async function readSegmentBytes(reader: SnapshotReader): Promise<number> {
 
 async function planTablespaces(
   reader: SnapshotReader,
-  map: ClusterRestoreOptions['tablespaceMap'],
+  { tablespaceMap: map, tablespacesBelow: below }: ClusterRestoreOptions,
 ): Promise<TablespacePlan[]> {
   const folder = await findEntry(reader, CLUSTER_PATHS.tablespaces)
   if (folder?.node === undefined) {
@@ -230,9 +246,9 @@ async function planTablespaces(
       throw new Failure('repo.corrupt', `Cannot restore the tablespace ${entry.name}: nothing says its place`)
     const place = shown(link.target)
     places.push(place)
-    const to = map.get(place) ?? place
+    const to = map.get(place) ?? (below === undefined ? place : join(below, entry.name))
     if (!isAbsolute(to)) throw refused(`the tablespace in "${place}" must get an absolute path, not "${to}"`)
-    plans.push({ oid: entry.name, entry, to: rawPath(normalize(to)), isMoved: map.has(place) })
+    plans.push({ oid: entry.name, entry, to: rawPath(normalize(to)), isMoved: to !== place })
   }
   refuseUnknown(map, places)
   return plans

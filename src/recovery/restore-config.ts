@@ -3,7 +3,7 @@
  * folder alone: included files become part of the file that names them, and lines that lead elsewhere, or to
  * what is not on this host, become comments that say why.
  */
-import { chownSync, existsSync, writeFileSync } from 'node:fs'
+import { chownSync, existsSync, rmSync, writeFileSync } from 'node:fs'
 import { displayName, pathBytes } from '../base/file-entry.ts'
 import { describeError, errnoOf, Failure } from '../base/failure.ts'
 import { findEntry, readFile, walkTree, type SnapshotReader } from '../repo/tree-reader.ts'
@@ -68,7 +68,9 @@ export function writeStoredConfig(
   try {
     for (const [name, text] of Object.entries(texts)) {
       const path = pathBytes(`${folder}/${name}`)
-      writeFileSync(path, text, { encoding: 'latin1', mode: 0o600 })
+      // A link that somebody planted there would be followed.
+      rmSync(path, { force: true })
+      writeFileSync(path, text, { encoding: 'latin1', mode: 0o600, flag: 'wx' })
       if (owner !== undefined) chownSync(path, owner.uid, owner.gid)
     }
   } catch (error) {
