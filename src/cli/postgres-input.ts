@@ -3,6 +3,7 @@ import { userInfo } from 'node:os'
 import { isFailure } from '../base/failure.ts'
 import type { PostgresSourceConfig } from '../protocol/config.ts'
 import { connectReplication } from '../sources/postgres/connect.ts'
+import { connectStandby } from '../sources/postgres/prefer-standby.ts'
 import type { PostgresSettings } from '../sources/postgres/postgres.ts'
 import { findServer, type ServerTarget } from '../sources/postgres/server-place.ts'
 import { readServerRecord, type ServerRecord } from '../sources/postgres/server-record.ts'
@@ -36,11 +37,14 @@ export async function postgresSettings(
   const target = await postgresServer(context, name, source)
   return {
     kind: 'postgres',
-    connect: () => connectReplication(target),
+    connect: () =>
+      source.prefer === 'standby'
+        ? connectStandby(target, (text) => warn(context.printer, `${name}: ${text}`))
+        : connectReplication(target),
     checkpoint: source.checkpoint,
     rateBytesMax: source.rateLimit,
     now: () => context.clock.now(),
-    facts: async () => readRecord(context, name, target),
+    facts: async (place) => readRecord(context, name, { ...target, places: [place], session: 'any' }),
   }
 }
 

@@ -139,6 +139,10 @@ const postgresSource = z
       .regex(/^[a-z0-9_]{1,63}$/, 'must be 1 to 63 of a-z 0-9 _')
       .default('backstock')
       .describe('The replication slot by which the server keeps the log for us.'),
+    prefer: z
+      .enum(['any', 'standby'])
+      .default('any')
+      .describe('"standby": of several hosts a standby is backed up, as long as one is close behind.'),
     checkpoint: z
       .enum(['fast', 'spread'])
       .default('spread')

@@ -4,9 +4,10 @@ import { once } from 'node:events'
 import { appendFileSync, chownSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, runAs, sql, startPostgres, type PostgresServer } from './postgres.ts'
+import { freePort, query, runAs, sql, startPostgres, type PostgresServer } from './postgres.ts'
 
 const READY_TO_READ = /database system is ready to accept read-only connections/
+const REPLAY_MS_MAX = 20_000
 
 /** A hot standby that streams from `primary`. End with dropPostgres(). */
 export async function makeStandby(primary: PostgresServer): Promise<PostgresServer> {
@@ -34,6 +35,14 @@ export async function makeStandby(primary: PostgresServer): Promise<PostgresServ
 /** Resolves when it takes connections that read. */
 export async function startStandby(standby: PostgresServer): Promise<void> {
   await startPostgres(standby, READY_TO_READ)
+}
+
+/** Resolves when the standby has replayed what the primary has written by now; it is asked again and again. */
+export async function untilReplayed(standby: PostgresServer, primary: PostgresServer): Promise<void> {
+  const [end = ''] = await query(primary, 'select pg_current_wal_lsn()')
+  const late = Date.now() + REPLAY_MS_MAX
+  while ((await query(standby, `select pg_last_wal_replay_lsn() >= '${end}'`))[0] !== 't')
+    if (Date.now() > late) throw new Error(`the standby does not replay up to ${end}`)
 }
 
 /** Makes a standby a server of its own, on the next timeline. */
