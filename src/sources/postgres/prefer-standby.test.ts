@@ -42,7 +42,7 @@ async function choose(
   const common = { host: '127.0.0.1', user: 'backup', password: undefined, connectTimeoutMs: 5000 }
   const places = ports.map((port) => ({ ...common, port, tls: false as const }))
   try {
-    const target = { places, database: 'postgres', session: 'primary', warnings: [] } as const
+    const target = { places, database: 'postgres', session: 'primary', parameters: {}, warnings: [] } as const
     const replication = await connectStandby(target, (text) => warnings.push(text))
     closeReplication(replication)
     return { chosen: ports.indexOf(replication.place.port), warnings }
