@@ -5,15 +5,14 @@
 import { Failure, isFailure } from '../base/failure.ts'
 import type { Access } from '../repo/keys.ts'
 import { coverage } from '../repo/log-coverage.ts'
-import { readNotes } from '../repo/log-reader.ts'
-import { rangesOf, segmentsOf, type LogSegment } from '../repo/log-table.ts'
+import { rangesOf } from '../repo/log-table.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import type { Lsn } from '../sources/postgres/lsn.ts'
-import { NO_NOTES } from '../sources/postgres/log-notes.ts'
-import { decodeNotes } from '../sources/postgres/notes-codec.ts'
 import { resolveTarget, type ResolvedTarget, type WantedTarget } from '../sources/postgres/recovery-target.ts'
-import type { NotesPiece, TargetLog } from '../sources/postgres/target-log.ts'
+import type { TargetLog } from '../sources/postgres/target-log.ts'
 import { parseWalBranch } from '../sources/postgres/wal-branch.ts'
+import { goalNotes, newNotesCache, type NotesCache } from './goal-notes.ts'
+import { againWhenMerged } from './merged.ts'
 import { newestTimeline, readTimelines, type Timelines } from './timelines.ts'
 
 export interface ResolvedGoal {
@@ -29,8 +28,23 @@ export interface ResolvedGoal {
 export async function resolveGoal(
   access: Access,
   snapshots: readonly StoredSnapshot[],
-  wanted: { readonly target: WantedTarget; readonly timeline: number | undefined },
+  wanted: WantedGoal,
 ): Promise<ResolvedGoal> {
+  const cache = newNotesCache(access)
+  return await againWhenMerged(() => resolveOnce(cache, snapshots, wanted))
+}
+
+interface WantedGoal {
+  readonly target: WantedTarget
+  readonly timeline: number | undefined
+}
+
+async function resolveOnce(
+  cache: NotesCache,
+  snapshots: readonly StoredSnapshot[],
+  wanted: WantedGoal,
+): Promise<ResolvedGoal> {
+  const { access } = cache
   const known = new Map<string, Timelines>()
   let refusal: Failure | undefined
   for (const snapshot of snapshots.toSorted((a, b) => b.counter - a.counter)) {
@@ -47,7 +61,7 @@ export async function resolveGoal(
       known.get(base.systemId) ?? (await readTimelines(access, { domain, source, systemId: base.systemId }))
     known.set(base.systemId, timelines)
     try {
-      const log = targetLog(access, timelines, { snapshot, base: base.timeline, timeline: wanted.timeline })
+      const log = targetLog(cache, timelines, { snapshot, base: base.timeline, wanted })
       return { snapshot, target: await resolveTarget(log, wanted.target) }
     } catch (error) {
       // An older backup may lie before the target; if none does, the newest one's answer says most.
@@ -58,19 +72,21 @@ export async function resolveGoal(
   throw refusal ?? new Failure('repo.nosnapshot', 'Cannot recover: no snapshot says where its log is')
 }
 
+const NAMED: readonly WantedTarget['kind'][] = ['drop', 'name', 'xid']
+
 function tooEarly({ id, completed }: StoredSnapshot): Failure {
   const is = `the moment lies before the end of each backup with log; ${id} was completed at ${completed}`
   return new Failure('restore.refused', `Cannot recover the cluster: ${is}`)
 }
 
 function targetLog(
-  access: Access,
+  cache: NotesCache,
   timelines: Timelines,
-  of: { readonly snapshot: StoredSnapshot; readonly base: number; readonly timeline: number | undefined },
+  of: { readonly snapshot: StoredSnapshot; readonly base: number; readonly wanted: WantedGoal },
 ): TargetLog {
-  const { snapshot, base } = of
+  const { snapshot, base, wanted } = of
   const [start, end] = [BigInt(snapshot.log?.from ?? 0), BigInt(snapshot.log?.to ?? 0)]
-  const timeline = of.timeline ?? newestTimeline(timelines, base, end)
+  const timeline = wanted.timeline ?? newestTimeline(timelines, base, end)
   const history = timelines.histories.get(timeline)?.steps ?? []
   const chain = [...history.map((step) => step.timeline), timeline].filter((id) => id >= base)
   const table = timelines.tables.get(base)
@@ -81,34 +97,11 @@ function targetLog(
     base: { timeline: base, start: hasStart ? start : firstCovered(covered, start, end), end },
     timeline,
     history,
-    pieces: notesOf(access, timelines, chain),
+    // Before the backup there are names, and better answers than "unknown".
+    pieces: goalNotes(cache, timelines, { chain, from: NAMED.includes(wanted.target.kind) ? 0n : start }),
   }
 }
 
 function firstCovered(covered: readonly { from: Lsn; to: Lsn }[], start: Lsn, end: Lsn): Lsn {
   return covered.find(({ from, to }) => to > end && from >= start)?.from ?? start
-}
-
-/** Whole segments, and of the tails those that no segment covers. */
-async function* notesOf(
-  access: Access,
-  timelines: Timelines,
-  chain: readonly number[],
-): AsyncGenerator<NotesPiece, void> {
-  for (const timeline of chain) {
-    const table = timelines.tables.get(timeline)
-    if (table === undefined) continue
-    let coveredTo = -1n
-    for (const segment of segmentsOf(table)) {
-      if (segment.to <= coveredTo && segment.from < segment.to) continue
-      if (segment.to > coveredTo) coveredTo = segment.to
-      yield await pieceOf(access, timeline, segment)
-    }
-  }
-}
-
-async function pieceOf(access: Access, timeline: number, segment: LogSegment): Promise<NotesPiece> {
-  const bytes = await readNotes(access, segment)
-  const notes = bytes.length === 0 ? NO_NOTES : decodeNotes(bytes)
-  return { timeline, from: segment.from, to: segment.to, notes }
 }

@@ -26,13 +26,12 @@ import {
   type LogEvent,
   type RelationTotals,
 } from './timeline-events.ts'
+import { againWhenMerged, isMerged } from './merged.ts'
 import { timelinesOf, type Timelines } from './timelines.ts'
 
 const READS_MAX = 16
 /** Notes held at once. */
 const BATCH_PIECES = 256
-/** A shipper merges and deletes tail pieces meanwhile: then it is begun again. */
-const PASSES_MAX = 4
 /** Clocks of the server and of the shipper's host may differ by this much. */
 const CLOCK_SLACK_US = 300_000_000n
 
@@ -94,13 +93,7 @@ export async function readTimeline(
   snapshots: readonly StoredSnapshot[],
   scope: TimelineScope,
 ): Promise<TimelineReport> {
-  for (let pass = 1; ; pass++) {
-    try {
-      return await readOnce(access, host, snapshots, scope)
-    } catch (error) {
-      if (!isMerged(error) || pass === PASSES_MAX) throw error
-    }
-  }
+  return await againWhenMerged(() => readOnce(access, host, snapshots, scope))
 }
 
 interface Reading {
@@ -260,10 +253,6 @@ async function readPiece(
     else throw error
     return undefined
   }
-}
-
-function isMerged(error: unknown): boolean {
-  return isFailure(error, 'storage.missing') && /\/tail\//.test(String(error.facts['name']))
 }
 
 /** Whether all that the pieces tell is later than the time asked for. */
