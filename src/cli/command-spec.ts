@@ -4,8 +4,11 @@ export interface OptionSpec {
   readonly help: string
   /** Name of the value in the help; without it the option is a switch. */
   readonly value?: string
-  /** How the value is read; text if not said. A time is milliseconds, a rate bytes a second. */
-  readonly type?: 'text' | 'rate' | 'time' | 'count' | 'percent'
+  /**
+   * How the value is read; text if not said. A time is milliseconds, a rate bytes a second, a duration
+   * seconds.
+   */
+  readonly type?: 'text' | 'rate' | 'time' | 'count' | 'percent' | 'duration'
   /** The value when the option stands alone: `--read-data` or `--read-data=10`. */
   readonly alone?: number
   readonly choices?: readonly string[]

@@ -142,7 +142,7 @@ export const commands = {
     group: 'Every day',
     summary: 'keep the logs of databases, until it is stopped',
     description:
-      'Receives the log of each database with `logs: stream` and stores it each second. Runs in the ' +
+      'Keeps the log of each database with `logs: stream` or `archive`, each second. Runs in the ' +
       'foreground, for a service manager; ends with status 0 when it is stopped (SIGTERM, SIGINT).',
     arguments: { sources: { help: 'names from the configuration', many: true, complete: 'source' } },
     options: {},
@@ -159,8 +159,12 @@ export const commands = {
   check: {
     group: 'Every day',
     summary: 'prove that what is stored can be restored',
-    description: 'Exit status 0 only when no finding is an error.',
-    arguments: {},
+    description:
+      'Exit status 0 only when no finding is an error. With --boot the latest snapshot of each database, ' +
+      'or of SOURCE, is restored into a scratch folder, started there and looked through.',
+    arguments: {
+      source: { help: 'a database to boot, or WRITER:SOURCE of several writers', complete: 'source' },
+    },
     options: {
       readData: {
         value: 'PERCENT',
@@ -169,10 +173,16 @@ export const commands = {
         help: 'read stored data too; with =PERCENT another part each time',
       },
       noServer: { help: 'do not ask the servers of configured databases' },
+      boot: { help: 'start databases from a scratch copy and look through it' },
+      snapshot: { value: 'ID', help: 'boot this one, without the log behind it' },
+      postgresBin: { value: 'FOLDER', help: 'where "postgres" of its version is', complete: 'folder' },
+      scratch: { value: 'FOLDER', help: 'where copies are made and removed (TMPDIR)', complete: 'folder' },
+      bootTimeout: { value: 'TIME', type: 'duration', help: 'for each database: 30m, 2h (6h)' },
     },
     examples: [
       ['backstock check', 'structure: snapshots, trees, indexes, packs'],
       ['backstock check --read-data=5', 'and a twentieth of the data'],
+      ['backstock check --boot orders', 'and does the database start, and is it whole?'],
     ],
   },
   timeline: {
@@ -377,7 +387,7 @@ export const globalOptions = {
 
 type ValueOf<O extends OptionSpec> = O extends { readonly choices: readonly (infer C)[] }
   ? C
-  : O extends { readonly type: 'rate' | 'time' | 'count' | 'percent' }
+  : O extends { readonly type: 'rate' | 'time' | 'count' | 'percent' | 'duration' }
     ? number
     : O extends { readonly value: string }
       ? string

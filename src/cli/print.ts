@@ -59,6 +59,7 @@ export type EventType =
   | 'key'
   | 'source'
   | 'timeline'
+  | 'boot'
 
 /** One line of --json. bigint values become decimal strings. */
 export type JsonEvent = { readonly type: EventType } & Readonly<Record<string, unknown>>

@@ -4,7 +4,7 @@
  */
 import { Argument, Command, CommanderError, Option } from 'commander'
 import { Failure } from '../base/failure.ts'
-import { parseRate } from '../protocol/quantity.ts'
+import { parseDuration, parseRate } from '../protocol/quantity.ts'
 import type { ArgumentSpec, CommandSpec, OptionSpec } from './command-spec.ts'
 import { type CommandName, commandGroups, commands, globalOptions, optionFlag } from './commands.ts'
 import { exitCodesText } from './exit-codes.ts'
@@ -31,6 +31,8 @@ export type Request =
 /** Arguments and options of one command under the keys of its row. Typed as InputOf<name> by the table. */
 export type Input = Readonly<Record<string, unknown>>
 
+/** Of a time limit. */
+const DURATION_SECONDS_MAX = 7 * 24 * 3600
 const firstSteps = `
 First steps:
   backstock demo                         see it work, on a shop that is made up
@@ -226,6 +228,7 @@ function readValue(key: string, spec: OptionSpec, text: string): string | number
     time: [parseMoment(text), 'a time such as 2026-11-22T14:30 or 2026-11-22T14:30:00Z'],
     count: [/^[1-9]\d{0,8}$/.test(text) ? Number(text) : undefined, 'a whole number from 1'],
     percent: [parsePercent(text), 'a percentage above 0 and up to 100'],
+    duration: [parseTimeLimit(text), 'a duration such as 90s, 30m or 2h, of a week at most'],
   }
   const row = must[spec.type ?? 'text']
   if (row === undefined) {
@@ -236,6 +239,11 @@ function readValue(key: string, spec: OptionSpec, text: string): string | number
   if (value === undefined)
     throw usage(`Cannot use ${optionFlag(key)} ${JSON.stringify(text)}: it must be ${what}`)
   return value
+}
+
+function parseTimeLimit(text: string): number | undefined {
+  const seconds = parseDuration(text)
+  return seconds !== undefined && seconds > 0 && seconds <= DURATION_SECONDS_MAX ? seconds : undefined
 }
 
 function parsePercent(text: string): number | undefined {

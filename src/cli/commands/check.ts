@@ -4,6 +4,8 @@ import { check, type CheckReport } from '../../recovery/check.ts'
 import type { Finding } from '../../recovery/check-findings.ts'
 import { checkServers, type CheckedServer, type ServerProblem } from '../../recovery/check-servers.ts'
 import { CHECK_PARTS, isWholeScope, type DomainScope } from '../../recovery/check-scope.ts'
+import type { BootReport } from '../../recovery/boot.ts'
+import { bootFacts, bootLines, chooseBoots, runBoots } from '../check-boot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { formatBytes, formatCount, formatCounted, formatDuration } from '../human.ts'
@@ -17,8 +19,11 @@ import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 const FILES_SHOWN_MAX = 10
 
 export async function run(context: CommandContext, input: InputOf<'check'>): Promise<number> {
-  return withRepository(context, async ({ access, host, workers, loaded }) => {
+  return withRepository(context, async (repository) => {
+    const { access, host, workers, loaded } = repository
     const { printer, clock, signal } = context
+    // A wrong name must not be found out after hours.
+    const chosen = await chooseBoots(context, repository, input)
     const progress = beginProgress(printer, clock, 'check')
     let report: CheckReport
     let servers: ServerProblem[]
@@ -43,10 +48,15 @@ export async function run(context: CommandContext, input: InputOf<'check'>): Pro
     const { unreadable, unremembered } = report
     for (const finding of report.findings) showFinding(context, finding)
     for (const problem of servers) showProblem(context, problem)
+    const boots = await runBoots(context, repository, { chosen, input })
+    const booted = boots.flatMap((boot) => boot.findings)
+    for (const finding of booted) showFinding(context, finding)
+    const beside = [...servers, ...booted]
     const count = (severity: ServerProblem['severity']): number =>
-      servers.filter((problem) => problem.severity === severity).length
+      beside.filter((problem) => problem.severity === severity).length
     const errors = report.errors + count('error')
-    printReport(context, { ...report, errors, warnings: report.warnings + count('warning') }, servers.length)
+    const sum = { ...report, errors, warnings: report.warnings + count('warning') }
+    printReport(context, sum, { findings: beside.length, boots })
     if (unremembered !== undefined)
       warn(printer, `what this check found is not remembered: ${unremembered.message}`)
     if (errors > unreadable) return 1
@@ -94,7 +104,12 @@ function showFinding({ printer }: CommandContext, finding: Finding): void {
   if (more > 0) printLine(printer, `  … and ${formatCounted(more, 'more file')}`)
 }
 
-function printReport({ printer }: CommandContext, report: CheckReport, ofServers: number): void {
+/** `beside`: what is not in the report itself. */
+function printReport(
+  { printer }: CommandContext,
+  report: CheckReport,
+  beside: { readonly findings: number; readonly boots: readonly BootReport[] },
+): void {
   const { counts, coverage, scope, errors, unreadable, warnings, leftOut, seconds } = report
   const event = {
     type: 'summary',
@@ -102,12 +117,13 @@ function printReport({ printer }: CommandContext, report: CheckReport, ofServers
     errors,
     unreadable,
     warnings,
-    findings: report.findings.length + ofServers,
+    findings: report.findings.length + beside.findings,
     leftOut,
     ...counts,
     whole: isWholeScope(scope),
     scope,
     coverage,
+    ...bootFacts(beside.boots),
     seconds: Math.round(seconds * 1000) / 1000,
   } as const
   const what = [
@@ -119,6 +135,7 @@ function printReport({ printer }: CommandContext, report: CheckReport, ofServers
     `Checked ${what} in ${formatDuration(seconds * 1000)}`,
     dataLine(report, (at) => showMoment(printer, at)),
     ...scope.flatMap(scopeLine),
+    ...beside.boots.flatMap(bootLines),
     resultLine(report),
   ]
   printSummary(printer, event, lines)

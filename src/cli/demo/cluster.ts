@@ -11,11 +11,12 @@ import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure } from '../../base/failure.ts'
+import { findUser, type ServerUser } from '../../recovery/boot-programs.ts'
 
 export interface Programs {
   /** The folder of `postgres` and `initdb`. */
   readonly bin: string
-  readonly user: { readonly uid: number; readonly gid: number } | undefined
+  readonly user: ServerUser | undefined
 }
 
 export interface Cluster {
@@ -31,9 +32,10 @@ const SETTINGS = ["listen_addresses = '127.0.0.1'", "unix_socket_directories = '
 
 /** undefined: there is no server on this host. Copies into `folder` what the server's user could not reach. */
 export function findPrograms(folder: string): Programs | undefined {
-  const user = serverUser()
+  const isRoot = process.getuid?.() === 0
+  const user = isRoot ? findUser() : undefined
   const packaged = packagedFolder()
-  if (process.getuid?.() === 0 && user === undefined) return undefined
+  if (isRoot && user === undefined) return undefined
   if (packaged === undefined) {
     const bin = systemFolder()
     return bin === undefined ? undefined : { bin, user }
@@ -125,17 +127,6 @@ function systemFolder(): string | undefined {
     .toSorted((a, b) => Number(a) - Number(b))
     .map((version) => join(SYSTEM_FOLDER, version, 'bin'))
   return folders.findLast((folder) => existsSync(join(folder, 'postgres')))
-}
-
-/** As root: `postgres`, or `nobody`. */
-function serverUser(): Programs['user'] {
-  if (process.getuid?.() !== 0) return undefined
-  const lines = readFileSync('/etc/passwd', 'utf8').split('\n')
-  const line = ['postgres:', 'nobody:'].flatMap(
-    (name) => lines.find((each) => each.startsWith(name)) ?? [],
-  )[0]
-  const [, , uid, gid] = line?.split(':') ?? []
-  return uid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) }
 }
 
 async function freePort(): Promise<number> {

@@ -13,7 +13,7 @@ import { Failure } from '../../base/failure.ts'
 /** Total bytes, xid, previous record, info, resource manager, CRC (wal-reader.ts). */
 export const RECORD_HEADER_BYTES = 24
 /** Resource managers (rmgrlist.h): which part of the server wrote a record. */
-export const RM = { xlog: 0, xact: 1, smgr: 2, database: 4, heap2: 9, heap: 10 } as const
+export const RM = { xlog: 0, xact: 1, smgr: 2, database: 4, tablespace: 5, heap2: 9, heap: 10 } as const
 
 export interface WalRecord {
   bytes: Buffer

@@ -1,0 +1,70 @@
+/**
+ * Looks through the log that a restored copy would replay for what would reach out of the copy: a tablespace
+ * made in it lies by its absolute path, and the server empties that folder before it fills it
+ * (tablespace.c create_tablespace_directories). On the host of the source that would be the source's own.
+ */
+import { readdirSync, readFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import { isFailure } from '../base/failure.ts'
+import { parseLsn, parseSegmentName } from '../sources/postgres/lsn.ts'
+import { feedWal, newWalReader, recordLsn, type WalReader } from '../sources/postgres/wal-reader.ts'
+import { decodeRecord, MANAGER_INFO, newWalRecord, RM } from '../sources/postgres/wal-record.ts'
+import { throwIfCancelled } from './check-threads.ts'
+
+/** XLOG_TBLSPC_CREATE: number u32, path with a zero behind it. */
+const CREATE = 0x00
+const NUMBER_BYTES = 4
+const READ_BYTES = 1024 * 1024
+const START = /^START WAL LOCATION: ([0-9A-F]+\/[0-9A-F]+)/m
+
+/**
+ * Places of the tablespaces that the log of the stopped copy in `data` makes. What cannot be read of it is
+ * for the server to say.
+ */
+export async function tablespacesMade(
+  data: string,
+  of: { readonly major: number; readonly segmentBytes: number; readonly signal: AbortSignal | undefined },
+): Promise<string[]> {
+  const { major, segmentBytes, signal } = of
+  const folder = join(data, 'pg_wal')
+  const start = parseLsn(START.exec(readFileSync(join(data, 'backup_label'), 'latin1'))?.[1] ?? '0/0')
+  const record = newWalRecord()
+  const places: string[] = []
+  const onRecord = (bytes: Buffer, at: number, length: number, reader: WalReader): void => {
+    if (bytes[at + 17] !== RM.tablespace || recordLsn(reader) < start) return
+    decodeRecord(record, bytes, { at, length }, major)
+    if ((record.info & MANAGER_INFO) !== CREATE) return
+    const text = bytes.toString('utf8', record.mainAt + NUMBER_BYTES, record.end)
+    const place = text.slice(0, text.indexOf('\0'))
+    // In the data folder itself (allow_in_place_tablespaces) it has none.
+    if (place !== '') places.push(place)
+  }
+  let reader: (WalReader & { readonly branch: number }) | undefined
+  for (const name of readdirSync(folder).toSorted()) {
+    const segment = parseSegmentName(name, segmentBytes)
+    if (segment === undefined) continue
+    const { timeline, start: from } = segment
+    if (reader === undefined || reader.branch !== timeline || reader.next !== from)
+      reader = { ...newWalReader({ from, segmentBytes, checkCrc: false, onRecord }), branch: timeline }
+    await feedFile(reader, join(folder, name), signal)
+  }
+  return places
+}
+
+async function feedFile(reader: WalReader, path: string, signal: AbortSignal | undefined): Promise<void> {
+  const file = await open(path)
+  try {
+    const bytes = Buffer.allocUnsafe(READ_BYTES)
+    for (;;) {
+      throwIfCancelled(signal)
+      const { bytesRead } = await file.read(bytes, 0, READ_BYTES)
+      if (bytesRead === 0 || reader.endedAt !== undefined) return
+      feedWal(reader, bytes.subarray(0, bytesRead))
+    }
+  } catch (error) {
+    if (!isFailure(error, 'source.failed')) throw error
+  } finally {
+    await file.close()
+  }
+}

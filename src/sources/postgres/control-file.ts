@@ -1,0 +1,41 @@
+/**
+ * Reads what `global/pg_control` says of a cluster (pg_control.h). The fields read here have been at the same
+ * places in versions 13 to 18; a number that no other layout would show there tells that they still are.
+ */
+import { Failure } from '../../base/failure.ts'
+
+export interface ControlFile {
+  /** That the server which wrote the log ran with; a server that replays it needs as many. */
+  readonly maxPreparedTransactions: number
+  readonly maxLocksPerTransaction: number
+  readonly pageBytes: number
+  /** Pages in one file of a relation. */
+  readonly fileBlocks: number
+  readonly segmentBytes: number
+  readonly hasChecksums: boolean
+}
+
+const MAX_PREPARED_AT = 192
+const MAX_LOCKS_AT = 196
+/** FLOATFORMAT_VALUE, which tells the layout of numbers. */
+const FLOAT_AT = 208
+const FLOAT = 1_234_567
+const PAGE_BYTES_AT = 216
+const FILE_BLOCKS_AT = 220
+const SEGMENT_BYTES_AT = 228
+const CHECKSUM_VERSION_AT = 252
+const BYTES_MIN = 256
+
+/** Fails: repo.corrupt. */
+export function parseControlFile(bytes: Buffer): ControlFile {
+  if (bytes.length < BYTES_MIN || bytes.readDoubleLE(FLOAT_AT) !== FLOAT)
+    throw new Failure('repo.corrupt', 'Cannot read pg_control: it is not that of PostgreSQL 13 to 18')
+  return {
+    maxPreparedTransactions: bytes.readUInt32LE(MAX_PREPARED_AT),
+    maxLocksPerTransaction: bytes.readUInt32LE(MAX_LOCKS_AT),
+    pageBytes: bytes.readUInt32LE(PAGE_BYTES_AT),
+    fileBlocks: bytes.readUInt32LE(FILE_BLOCKS_AT),
+    segmentBytes: bytes.readUInt32LE(SEGMENT_BYTES_AT),
+    hasChecksums: bytes.readUInt32LE(CHECKSUM_VERSION_AT) !== 0,
+  }
+}
