@@ -124,8 +124,8 @@ async function putSnapshot(store: BlobStore, name: string, object: Buffer): Prom
 function logOf(view: SourceView): Pick<Snapshot, 'log'> {
   const range = view.logRange()
   if (range === undefined) return {}
-  const { branch, from, to, included } = range
-  return { log: { branch, from: `${from}`, to: `${to}`, included } }
+  const { branch, from, to, held } = range
+  return { log: { branch, from: `${from}`, to: `${to}`, held: held === undefined ? null : `${held}` } }
 }
 
 function detailsOf(run: BackupRun, view: SourceView, saved: SavedTree): SnapshotDetails {

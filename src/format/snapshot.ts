@@ -61,8 +61,8 @@ export interface SnapshotLog {
   /** Decimal. */
   readonly from: string
   readonly to: string
-  /** The snapshot itself holds the log between. */
-  readonly included: boolean
+  /** The snapshot itself holds the log from `from` up to here; null: it needs what is shipped. */
+  readonly held: string | null
 }
 
 export interface Snapshot {
@@ -179,7 +179,7 @@ const snapshotShape: z.ZodType<Snapshot> = z.looseObject({
       branch: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, 'must be a log branch'),
       from: position,
       to: position,
-      included: z.boolean(),
+      held: position.nullable(),
     })
     .optional(),
   sealed: z

@@ -22,7 +22,7 @@ const second = LOG_BRANCH.replace(/1$/, '2')
 interface Ends {
   readonly from: number
   readonly to: number
-  readonly included?: boolean
+  readonly held?: number | null
   readonly branch?: string
 }
 
@@ -30,12 +30,12 @@ interface Ends {
 async function found(world: LogWorld, ends: readonly Ends[], now = logClock.now()): Promise<Finding[]> {
   const findings = newFindings()
   const { domain } = world.writer
-  const snapshots = ends.map(({ from, to, included = true, branch = LOG_BRANCH }, at) => ({
+  const snapshots = ends.map(({ from, to, held = to, branch = LOG_BRANCH }, at) => ({
     id: `s${at + 1}`,
     domain,
     source: 'orders',
     counter: at + 1,
-    log: { branch, from: `${from}`, to: `${to}`, included },
+    log: { branch, from: `${from}`, to: `${to}`, held: held === null ? null : `${held}` },
   }))
   const list = await listLogs(world.owner)
   await checkContinuity({ findings, access: world.owner, list, now }, snapshots)
@@ -88,7 +88,7 @@ test('checkContinuity() tells log that begins behind a snapshot from log that is
   const world = await makeLogWorld()
   await shipPiece(newShipper(world.writer), 'segment', span(48 * MIB, 48 * MIB + 10))
   // A backup holds the file that it ended in.
-  assert.deepEqual(await found(world, [{ from: 33 * MIB, to: 34 * MIB }]), [])
+  assert.deepEqual(await found(world, [{ from: 33 * MIB, to: 34 * MIB, held: 48 * MIB }]), [])
   const early = [
     { from: 5, to: 15 },
     { from: 20, to: 30 },
@@ -96,7 +96,7 @@ test('checkContinuity() tells log that begins behind a snapshot from log that is
   const findings = await found(world, early)
   assert.deepEqual(rows(findings), ['log.broken warning s1 s2'])
   assert.match(findings[0]!.message, /begins at 0\/3000000, behind .* s1, s2: .*: make a new backup$/)
-  const withLater = [...early, { from: 33 * MIB, to: 34 * MIB }]
+  const withLater = [...early, { from: 33 * MIB, to: 34 * MIB, held: 48 * MIB }]
   assert.deepEqual(rows(await found(world, withLater)), ['log.broken info s1 s2'])
 })
 
@@ -104,8 +104,8 @@ test('checkContinuity() finds log.lacking: a snapshot whose own log is not there
   const world = await makeLogWorld()
   const shipper = newShipper(world.writer)
   await shipPiece(shipper, 'segment', span(0, 20))
-  assert.deepEqual(await found(world, [{ from: 5, to: 15, included: false }]), [])
-  const findings = await found(world, [{ from: 15, to: 25, included: false }])
+  assert.deepEqual(await found(world, [{ from: 5, to: 15, held: null }]), [])
+  const findings = await found(world, [{ from: 15, to: 25, held: null }])
   assert.deepEqual(rows(findings), ['log.lacking error s1'])
   assert.match(findings[0]!.message, /from 0\/14 to 0\/19 .* cannot be restored/)
 })

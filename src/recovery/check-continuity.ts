@@ -8,7 +8,7 @@ import { coverage, missingPositions } from '../repo/log-coverage.ts'
 import { rangesOf, segmentsOf, type LogTable } from '../repo/log-table.ts'
 import type { LogList } from '../repo/logs.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
-import { formatLsn } from '../sources/postgres/lsn.ts'
+import { formatLsn, type Lsn } from '../sources/postgres/lsn.ts'
 import { parseWalBranch } from '../sources/postgres/wal-branch.ts'
 import { addFinding, addUnreadFinding, type Findings, type Severity } from './check-findings.ts'
 import { followLog, hasLog, type LogReach } from './log-continuity.ts'
@@ -48,7 +48,7 @@ export async function checkContinuity(
 /** A snapshot that does not hold the log between its beginning and its end is nothing without it. */
 function checkOwnLog({ findings, list }: ContinuityContext, snapshot: LoggedSnapshot): void {
   const { id, domain, source, log } = snapshot
-  if (log === undefined || log.included) return
+  if (log === undefined || log.held !== null) return
   const isIts = (table: LogTable): boolean =>
     table.domain === domain && table.source === source && table.branch === log.branch
   const stretches = coverage(list.branches.filter(isIts).flatMap((table) => [...rangesOf(table)]))
@@ -105,7 +105,7 @@ function brokenReaches(known: Timelines, snapshots: readonly LoggedSnapshot[]): 
   const broken = new Map<string, Broken>()
   for (const snapshot of snapshots) {
     const timeline = parseWalBranch(snapshot.log?.branch ?? '')?.timeline ?? 0
-    const { gap, isBefore } = followLog(known, { timeline, lsn: BigInt(snapshot.log?.to ?? 0) })
+    const { gap, isBefore } = followLog(known, { timeline, ...endOf(snapshot) })
     if (gap === undefined) continue
     const isNewest = snapshot === snapshots.at(-1)
     // Before the first log each snapshot has an end of its own; that is one thing to be told.
@@ -114,6 +114,11 @@ function brokenReaches(known: Timelines, snapshots: readonly LoggedSnapshot[]): 
     broken.set(key, { gap, isBefore, isNewest, snapshots: [...(same?.snapshots ?? []), snapshot] })
   }
   return broken.values()
+}
+
+function endOf({ log }: LoggedSnapshot): { lsn: Lsn; held: Lsn } {
+  const lsn = BigInt(log?.to ?? 0)
+  return { lsn, held: BigInt(log?.held ?? lsn) }
 }
 
 /** Where there never was log nothing is lost; but a newest snapshot of no use to later log is. */

@@ -14,7 +14,14 @@ import { coverage, missingPositions, type PositionRange } from '../repo/log-cove
 import { readLog } from '../repo/log-reader.ts'
 import { rangesOf, type LogTable } from '../repo/log-table.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
-import { formatLsn, historyName, segmentName, segmentStart, type Lsn } from '../sources/postgres/lsn.ts'
+import {
+  formatLsn,
+  historyName,
+  nextSegment,
+  segmentName,
+  segmentStart,
+  type Lsn,
+} from '../sources/postgres/lsn.ts'
 import { parseWalBranch, walBranch } from '../sources/postgres/wal-branch.ts'
 import { feedWal, newWalReader, recordLsn, type OnRecord } from '../sources/postgres/wal-reader.ts'
 import { isAncestor, newestTimeline, readTimelines, type Timelines } from './timelines.ts'
@@ -38,8 +45,8 @@ export interface RecoveryPlan {
 }
 
 interface PlannedStretch extends PositionRange {
-  /** The log of the repository ends with it. */
-  readonly isAll?: boolean
+  /** Up to where the repository goes on with it; only where that is further. */
+  readonly more?: Lsn
   readonly timeline: number
   readonly table: LogTable
 }
@@ -78,7 +85,12 @@ export async function planRecovery(
     throw refused(
       `${formatLsn(goal.lsn)} lies before the end of the backup ${snapshot.id}, ${formatLsn(end)}`,
     )
-  const begin = { timeline: base.timeline, lsn: beginOf(known, base.timeline, { end, segmentBytes }), end }
+  const held = BigInt(log.held ?? log.to)
+  const begin = {
+    timeline: base.timeline,
+    lsn: beginOf(known, base.timeline, { end, held, segmentBytes }),
+    end,
+  }
   const timeline = wanted.timeline ?? newestTimeline(known, base.timeline, end)
   const { stretches, last } = planStretches(known, begin, { ...wanted, timeline })
   const bytes = stretches.reduce((sum, { from, to }) => sum + Number(to - from), 0)
@@ -119,8 +131,6 @@ export async function writeRecoveryLog(
   // A server that finds no record at the position or behind it does not stop there: it fails.
   if (goal.kind === 'lsn' && seen.hit !== undefined)
     return { lsn: seen.hit, isInclusive: !goal.isExclusive, timeline }
-  if (goal.kind === 'lsn' && plan.stretches.at(-1)?.isAll === false)
-    throw failed('the record at the position is too long for what was written')
   // There is no whole record behind the backup: it is as far as the log goes.
   if (seen.last === undefined) return undefined
   return { lsn: seen.last, isInclusive: true, timeline }
@@ -171,9 +181,9 @@ function planStretches(
     return { stretches, last: timeline }
   }
   if (goal.kind === 'lsn' && goal.lsn >= end) throw tooFar(goal.lsn, end)
-  // The record at the goal may reach into the next segment.
+  // The record at the goal reaches into the next segment, seldom further: writeStretch() sees.
   const needed = goal.kind === 'lsn' ? nextSegment(goal.lsn + 1n, segmentBytes) + BigInt(segmentBytes) : end
-  stretches.push({ timeline, table, from, to: needed < end ? needed : end, isAll: needed >= end })
+  stretches.push({ timeline, table, from, ...(needed < end ? { to: needed, more: end } : { to: end }) })
   return { stretches, last: timeline }
 }
 
@@ -213,22 +223,19 @@ function failed(is: string, cause?: unknown): Failure {
 
 /**
  * The backup's last segment is written again from the log where that has it: other sessions may have written
- * behind the backup's end, and the backup of a standby ends amid a segment.
+ * behind the backup's end, and the backup of a standby ends amid a segment. Without it a standby's backup
+ * cannot go on.
  */
 function beginOf(
   known: Timelines,
   timeline: number,
-  { end, segmentBytes }: { readonly end: Lsn; readonly segmentBytes: number },
+  { end, held, segmentBytes }: { readonly end: Lsn; readonly held: Lsn; readonly segmentBytes: number },
 ): Lsn {
   const table = known.tables.get(timeline)
   const start = segmentStart(end, segmentBytes)
   const whole = table === undefined ? [] : coverage(rangesOf(table))
-  return whole.some(({ from, to }) => from <= start && end <= to) ? start : nextSegment(end, segmentBytes)
-}
-
-function nextSegment(lsn: Lsn, segmentBytes: number): Lsn {
-  const start = segmentStart(lsn, segmentBytes)
-  return start === lsn ? lsn : start + BigInt(segmentBytes)
+  const isHeld = held === nextSegment(end, segmentBytes)
+  return isHeld && !whole.some(({ from, to }) => from <= start && end <= to) ? held : start
 }
 
 interface OpenFile {
@@ -243,7 +250,7 @@ async function writeStretch(
   { stretch, seen }: { readonly stretch: PlannedStretch; readonly seen: SeenRecords },
   to: Parameters<typeof writeRecoveryLog>[2],
 ): Promise<void> {
-  const { timeline, table, from } = stretch
+  const { timeline, from } = stretch
   seen.hit = undefined
   const onRecord: OnRecord = (_bytes, _at, _length, at) => {
     seen.last = recordLsn(at)
@@ -253,7 +260,7 @@ async function writeStretch(
   let at = from
   let file: OpenFile | undefined
   try {
-    for await (const piece of readLog(access, table, { from, to: stretch.to, ...signalOf(to) })) {
+    for await (const piece of readStretch(access, stretch, { seen, segmentBytes, ...signalOf(to) })) {
       const bytes = Buffer.from(piece.buffer, piece.byteOffset, piece.length)
       checkRecords(reader, bytes)
       for (let done = 0; done < bytes.length;) {
@@ -268,11 +275,27 @@ async function writeStretch(
       }
       to.onBytes?.(bytes.length)
     }
-    if (reader.endedAt !== undefined && reader.endedAt < stretch.to)
-      throw failed(`it ends at ${formatLsn(reader.endedAt)}, before ${formatLsn(stretch.to)}`)
+    if (reader.endedAt !== undefined && reader.endedAt < at)
+      throw failed(`it ends at ${formatLsn(reader.endedAt)}, before ${formatLsn(at)}`)
     if (file !== undefined) fillUp(to.folder, file, { at, segmentBytes })
   } finally {
     if (file !== undefined) closeSync(file.fd)
+  }
+}
+
+/** Goes on by segments beyond the stretch until the record at the goal was whole; one takes up to 1 GiB. */
+async function* readStretch(
+  access: Access,
+  { table, from, to, more }: PlannedStretch,
+  on: { readonly seen: SeenRecords; readonly segmentBytes: number; readonly signal?: AbortSignal },
+): AsyncGenerator<Uint8Array, void> {
+  const { seen, segmentBytes, ...signal } = on
+  yield* readLog(access, table, { from, to, ...signal })
+  for (let at = to; more !== undefined && at < more && seen.hit === undefined;) {
+    const next = at + BigInt(segmentBytes)
+    const end = next < more ? next : more
+    yield* readLog(access, table, { from: at, to: end, ...signal })
+    at = end
   }
 }
 

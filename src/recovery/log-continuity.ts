@@ -1,14 +1,12 @@
 /**
  * How far a cluster's log goes on from a position without a gap, through the timelines that come from there.
- * Pure; needs headers only, and so does not know how long the cluster's log files are.
+ * Pure; needs headers only.
  */
 import { coverage, type PositionRange } from '../repo/log-coverage.ts'
 import { rangesOf } from '../repo/log-table.ts'
-import { segmentStart, type Lsn } from '../sources/postgres/lsn.ts'
+import type { Lsn } from '../sources/postgres/lsn.ts'
 import { newestTimeline, type Timelines } from './timelines.ts'
 
-/** The usual length of a log file: a backup holds the one that it ended in. */
-const SEGMENT_BYTES_USUAL = 16n * 1024n * 1024n
 const NEVER = 1n << 64n
 
 export interface LogPosition {
@@ -25,7 +23,8 @@ export interface LogReach {
   readonly isBefore: boolean
 }
 
-export function followLog(known: Timelines, from: LogPosition): LogReach {
+/** `held`: up to there the log need not be stored, since the snapshot holds it. */
+export function followLog(known: Timelines, from: LogPosition & { readonly held: Lsn }): LogReach {
   const newest = newestTimeline(known, from.timeline, from.lsn)
   const steps = (known.histories.get(newest)?.steps ?? []).filter((step) => step.timeline >= from.timeline)
   const chain = [...(newest === from.timeline ? [] : steps), { timeline: newest, end: NEVER }]
@@ -34,7 +33,7 @@ export function followLog(known: Timelines, from: LogPosition): LogReach {
   for (const step of chain) {
     const stretches = stretchesOf(known, step.timeline).filter((stretch) => stretch.from < step.end)
     isBefore &&= !stretches.some((stretch) => stretch.from <= from.lsn)
-    const reach = lsn === from.lsn && isBefore ? fileEnd(lsn) : lsn
+    const reach = lsn === from.lsn && isBefore ? from.held : lsn
     const hit = stretches.find((stretch) => stretch.from <= reach && stretch.to >= lsn)
     if (hit !== undefined) {
       lsn = hit.to < step.end ? hit.to : step.end
@@ -57,9 +56,4 @@ export function hasLog(known: Timelines): boolean {
 function stretchesOf({ tables }: Timelines, timeline: number): PositionRange[] {
   const table = tables.get(timeline)
   return table === undefined ? [] : coverage(rangesOf(table))
-}
-
-function fileEnd(lsn: Lsn): Lsn {
-  const start = segmentStart(lsn, Number(SEGMENT_BYTES_USUAL))
-  return start === lsn ? lsn : start + SEGMENT_BYTES_USUAL
 }

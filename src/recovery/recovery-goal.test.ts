@@ -42,7 +42,7 @@ async function shipTen(world: LogWorld, kind: 'segment' | 'tail') {
 
 /** `from` and `to`: start and end of its log. */
 function snapshotAt({ writer }: LogWorld, from: number, to: number): StoredSnapshot {
-  const log = { branch: LOG_BRANCH, from: `${from}`, to: `${to}`, included: true }
+  const log = { branch: LOG_BRANCH, from: `${from}`, to: `${to}`, held: `${to}` }
   const completed = new Date(to * 1000).toISOString()
   const { domain } = writer
   const snapshot = { id: `s${from}`, domain, source: 'orders', counter: from, completed, log }

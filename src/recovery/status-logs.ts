@@ -94,8 +94,11 @@ function gapOf(
   const known = { systemId, histories: new Map(), tables: new Map([[timeline, table]]) }
   const { gap } =
     isOwn && base !== undefined
-      ? followLog({ ...known, tables: new Map([[base.timeline, of]]) }, { ...base, lsn: BigInt(log.to) })
-      : followLog(known, { timeline, lsn: begin?.from ?? 0n })
+      ? followLog(
+          { ...known, tables: new Map([[base.timeline, of]]) },
+          { ...base, lsn: BigInt(log.to), held: BigInt(log.held ?? log.to) },
+        )
+      : followLog(known, { timeline, lsn: begin?.from ?? 0n, held: begin?.from ?? 0n })
   if (gap === undefined) return undefined
   return `from ${formatLsn(gap.from)} to ${formatLsn(gap.to)} on timeline ${gap.timeline}`
 }

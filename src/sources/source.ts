@@ -84,8 +84,8 @@ export interface Delivery {
 
 /** Positions of a log (log-source.ts). */
 export interface SourceLogRange extends LogStretch {
-  /** The files that were read hold the log between. */
-  readonly included: boolean
+  /** The files that were read hold the log up to here, which may be beyond `to`; undefined: none of it. */
+  readonly held: bigint | undefined
 }
 
 export interface SourceView {

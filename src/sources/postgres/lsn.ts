@@ -46,6 +46,12 @@ export function segmentStart(lsn: Lsn, segmentBytes: number): Lsn {
   return lsn - (lsn % BigInt(segmentBytes))
 }
 
+/** The first beginning of a segment at or behind `lsn`. */
+export function nextSegment(lsn: Lsn, segmentBytes: number): Lsn {
+  const start = segmentStart(lsn, segmentBytes)
+  return start === lsn ? lsn : start + BigInt(segmentBytes)
+}
+
 /** The file name of the segment that holds `lsn`: timeline, and the segment's number in two halves. */
 export function segmentName(timeline: number, lsn: Lsn, segmentBytes: number): string {
   const number = lsn / BigInt(segmentBytes)

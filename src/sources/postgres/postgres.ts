@@ -6,7 +6,7 @@
  * that lies elsewhere, `/server.json` what the server says of itself.
  */
 import type { FileEntry } from '../../base/file-entry.ts'
-import { describeError, Failure } from '../../base/failure.ts'
+import { describeError, Failure, isFailure } from '../../base/failure.ts'
 import { randomHex } from '../../base/random.ts'
 import type { FileProblem } from '../files/problem.ts'
 import type {
@@ -20,6 +20,7 @@ import type {
 } from '../source.ts'
 import { runBaseBackup, type BaseBackup } from './base-backup.ts'
 import { CLUSTER_PATHS } from './cluster-paths.ts'
+import { nextSegment } from './lsn.ts'
 import { PAGE_BYTES } from './page-checksum.ts'
 import { deliverRecord, type EntryBase } from './record-entries.ts'
 import {
@@ -66,6 +67,7 @@ interface Reading {
   readonly server: Server
   backup: BaseBackup | undefined
   judged: Judged
+  isOfStandby: boolean
   uid: number
   gid: number
 }
@@ -77,6 +79,8 @@ interface Sending {
   readonly time: bigint
   /** Bytes of the file at hand that have not come yet. */
   left: number
+  /** As far as it has come; undefined: another file is at hand. */
+  label: string | undefined
   hasOwner: boolean
   readonly tablespaces: Set<number>
   hasManifest: boolean
@@ -85,7 +89,12 @@ interface Sending {
 
 /** The oldest version whose manifest lists what a backup holds. */
 const MAJOR_MIN = 13
-const RELATION = /^(?:global|base\/(\d+)|PG_\d+_\d+\/(\d+))\/(\d+)(?:_(fsm|vm|init))?(?:\.(\d+))?$/
+/** SQLSTATEs of a refused login for replication: no line of pg_hba.conf, no right. */
+const REFUSALS: ReadonlySet<unknown> = new Set(['28000', '42501'])
+const RELATION =
+  /^(?:global|base\/(\d+)|(?:pg_tblspc\/\d+\/)?PG_\d+_\d+\/(\d+))\/(\d+)(?:_(fsm|vm|init))?(?:\.(\d+))?$/
+/** Of what a folder's mode allows. */
+const FILE_MODE = 0o666
 const RATE_KILOBYTES = { min: 32, max: 1_048_576 } as const
 const { data: DATA, tablespaces: TABLESPACES } = CLUSTER_PATHS
 
@@ -96,7 +105,16 @@ export function postgresSource(name: string, settings: PostgresSettings): Source
     increments: false,
     begin: async () => {
       const server = await openServer(settings)
-      return viewOf({ name, settings, server, backup: undefined, judged: { damaged: [] }, uid: 0, gid: 0 })
+      return viewOf({
+        name,
+        settings,
+        server,
+        backup: undefined,
+        judged: { damaged: [] },
+        isOfStandby: false,
+        uid: 0,
+        gid: 0,
+      })
     },
   }
 }
@@ -119,15 +137,17 @@ function viewOf(reading: Reading): SourceView {
   }
 }
 
-function logRangeOf({ backup, server }: Reading): SourceLogRange | undefined {
+function logRangeOf({ backup, server, isOfStandby }: Reading): SourceLogRange | undefined {
   if (backup === undefined) return undefined
   const { timeline, start, end } = backup
-  return { branch: walBranch(server.systemId, timeline), from: start, to: end, included: true }
+  // A primary begins a new file of its log behind a backup; a standby cannot, and its last file goes on.
+  const held = isOfStandby ? end : nextSegment(end, server.segmentBytes)
+  return { branch: walBranch(server.systemId, timeline), from: start, to: end, held }
 }
 
 /** Fails: source.failed. */
 async function openServer(settings: PostgresSettings): Promise<Server> {
-  const replication = await settings.connect()
+  const replication = await connectOrHint(settings)
   try {
     const show = async (setting: string): Promise<string> => {
       const [row] = await runCommand(replication, `SHOW ${setting}`)
@@ -152,6 +172,18 @@ async function openServer(settings: PostgresSettings): Promise<Server> {
   } catch (error) {
     closeReplication(replication)
     throw error
+  }
+}
+
+/** Where replication is refused the way without it is named: a managed service will never allow it. */
+async function connectOrHint({ connect }: PostgresSettings): Promise<Replication> {
+  try {
+    return await connect()
+  } catch (error) {
+    if (!isFailure(error, 'source.failed') || !REFUSALS.has(error.facts['sqlstate'])) throw error
+    const hint =
+      '`backstock check` says what lets replication in. A managed service that never does: mode: logical.'
+    throw new Failure(error.code, error.message, { facts: { ...error.facts, hint }, cause: error })
   }
 }
 
@@ -190,6 +222,7 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
     receiver,
     time: BigInt(settings.now()) * 1_000_000n,
     left: 0,
+    label: undefined,
     hasOwner: false,
     tablespaces: new Set(),
     hasManifest: false,
@@ -222,7 +255,7 @@ async function deliver(reading: Reading, receiver: Receiver): Promise<void> {
     await deliverRecord(receiver, record, baseEntry(sending))
   receiver.takeEntry('/', folderEntry(sending, '', 0o700))
   if (sending.tablespaces.size > 0)
-    receiver.takeEntry(TABLESPACES, folderEntry(sending, TABLESPACES.slice(1), 0o700))
+    receiver.takeEntry(TABLESPACES, folderEntry(sending, TABLESPACES.slice(1), server.mode))
   const damaged = await receiver.finish()
   const { start, end, timeline } = reading.backup
   const { segmentBytes, major } = server
@@ -263,7 +296,10 @@ function takeMember(sending: Sending, tablespace: number, member: TarMember): vo
   }
   if (tablespace > 0 && !sending.tablespaces.has(tablespace)) {
     sending.tablespaces.add(tablespace)
-    receiver.takeEntry(`${TABLESPACES}/${tablespace}`, folderEntry(sending, `${tablespace}`, 0o700))
+    receiver.takeEntry(
+      `${TABLESPACES}/${tablespace}`,
+      folderEntry(sending, `${tablespace}`, reading.server.mode),
+    )
   }
   const root = tablespace === 0 ? DATA : `${TABLESPACES}/${tablespace}`
   const path = `${root}/${member.path}`
@@ -274,14 +310,21 @@ function takeMember(sending: Sending, tablespace: number, member: TarMember): vo
   }
   receiver.beginFile(path, entry, formatOf(sending, member.path))
   sending.left = member.bytes
+  sending.label = tablespace === 0 && member.path === 'backup_label' ? '' : undefined
   if (member.bytes === 0) receiver.endFile()
 }
 
 function takeContent(sending: Sending, bytes: Buffer): boolean {
   const isFull = sending.receiver.takeBytes(bytes)
   sending.left -= bytes.length
-  if (sending.left === 0) sending.receiver.endFile()
+  if (sending.label !== undefined) sending.label += bytes.toString('latin1')
+  if (sending.left === 0) endFile(sending)
   return pauseIf(sending, isFull)
+}
+
+function endFile({ receiver, label, reading }: Sending): void {
+  receiver.endFile()
+  if (label !== undefined) reading.isOfStandby = /^BACKUP FROM: standby$/m.test(label)
 }
 
 /** The manifest is a file of the data folder, where pg_verifybackup looks for it. */
@@ -290,7 +333,8 @@ function takeManifest(sending: Sending, bytes: Buffer): boolean {
   if (!sending.hasManifest) {
     sending.hasManifest = true
     const name = 'backup_manifest'
-    receiver.beginFile(`${DATA}/${name}`, { ...folderEntry(sending, name, 0o600), type: 'file' }, undefined)
+    const entry = folderEntry(sending, name, sending.reading.server.mode & FILE_MODE)
+    receiver.beginFile(`${DATA}/${name}`, { ...entry, type: 'file' }, undefined)
   }
   return pauseIf(sending, receiver.takeBytes(bytes))
 }
