@@ -57,6 +57,12 @@ test('a stream comes back as it was, in whatever pieces it arrived', async () =>
   }
 })
 
+test('the folders of a stream are made: nothing is read of this host', async () => {
+  const path = '/no-such-folder/below/dump.sql'
+  const { problems, totals } = await backUp(small, source(inPieces(noise(5000, 2), 1000), { path }))
+  assert.deepEqual([problems, totals.directories], [[], 2])
+})
+
 test('a stream stores only what is new since the last', async () => {
   const bytes = noise(400_000, 2)
   await backUp(small, source(inPieces(bytes, 65_536)))

@@ -18,7 +18,7 @@ import type { FileProblem } from '../sources/files/problem.ts'
 import { problemOf } from '../sources/files/problem.ts'
 import { isTrusted, readXattrs, sameStat } from '../sources/files/stat.ts'
 import type { WalkEvent } from '../sources/files/walk.ts'
-import type { SourceEvent, StreamEvent } from '../sources/source.ts'
+import type { MadeFolderEvent, SourceEvent, StreamEvent } from '../sources/source.ts'
 import { throwIfCancelled } from './cancel.ts'
 import { finishFile } from './file-item.ts'
 import {
@@ -191,18 +191,21 @@ function countResult(tree: TreeSaver, result: SegmentResult): void {
   tree.totals.bytesFresh += result.bytesFresh
 }
 
-function takeEvent(tree: TreeSaver, event: WalkEvent): void {
+function takeEvent(tree: TreeSaver, event: WalkEvent | MadeFolderEvent): void {
   if (event.kind === 'problem') {
     tree.problems.push({ path: event.path, code: event.code, what: event.what })
   } else if (event.kind === 'leave') {
     if (event.path === '/') return
     leaveParent(tree.cursor)
     tree.queue.push({ kind: 'leave' })
-  } else if (event.kind === 'enter') {
-    if (event.path === '/') return
-    const record = enterParent(tree.cursor, event.entry.name)
+  } else if (event.kind === 'enter' || event.kind === 'made') {
+    const { path, entry } = event
+    if (path === '/') return
+    const record = enterParent(tree.cursor, entry.name)
     tree.totals.directories++
-    tree.queue.push({ kind: 'enter', ...withXattrs(tree, event.path, event.entry, record) })
+    // This host may have another folder at the path of one that is made.
+    const seen = event.kind === 'made' ? { entry, flags: 0 } : withXattrs(tree, path, entry, record)
+    tree.queue.push({ kind: 'enter', ...seen })
   } else if (event.entry.type === 'file') {
     takeFile(tree, event.path, event.entry)
   } else {

@@ -45,10 +45,7 @@ export async function execCommand(
   }, timeoutSeconds * 1000)
   signal?.addEventListener('abort', kill, { once: true })
   const ended = await new Promise<string | undefined>((resolve) => {
-    const settle = (code: number | null, sign: string | null): void =>
-      resolve(
-        code === 0 ? undefined : sign === null ? `it ended with status ${code}` : `it was ended by ${sign}`,
-      )
+    const settle = (code: number | null, sign: string | null): void => resolve(describeEnd(code, sign))
     child.once('error', (error) =>
       resolve(errnoOf(error) === 'ENOENT' ? `"${file}" is not there` : describeError(error)),
     )
@@ -61,6 +58,12 @@ export async function execCommand(
   child.stderr.destroy()
   if (isLate) return `it took longer than ${timeoutSeconds} s`
   return isAborted(signal) ? 'it was ended: the run is cancelled' : ended
+}
+
+/** What went wrong by how a program ended; undefined: nothing. */
+export function describeEnd(code: number | null, sign: string | null): string | undefined {
+  if (code === 0) return undefined
+  return sign === null ? `it ended with status ${code}` : `it was ended by ${sign}`
 }
 
 /** A function, since it may become true while the type checker believes what it was. */

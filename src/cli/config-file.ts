@@ -270,7 +270,7 @@ function withAbsolutePaths(config: Config, folder: string): Config {
       Object.entries(config.sources).map(([name, source]) => [
         name,
         source.kind !== 'files'
-          ? withPasswordFile(source, at)
+          ? withDatabaseFiles(source, at)
           : {
               ...source,
               paths: source.paths.map(at),
@@ -281,13 +281,17 @@ function withAbsolutePaths(config: Config, folder: string): Config {
   }
 }
 
-function withPasswordFile(
+function withDatabaseFiles(
   source: Config['sources'][string],
   at: (path: string) => string,
 ): Config['sources'][string] {
-  if (source.kind !== 'postgres' || source.password === undefined || !('file' in source.password))
-    return source
-  return { ...source, password: { file: at(source.password.file) } }
+  if (source.kind !== 'postgres') return source
+  const { password, pgDump } = source
+  return {
+    ...source,
+    ...(password !== undefined && 'file' in password ? { password: { file: at(password.file) } } : {}),
+    ...(pgDump === undefined ? {} : { pgDump: at(pgDump) }),
+  }
 }
 
 /** Files that hold secrets and that everybody on the host may read. */

@@ -2,9 +2,10 @@
 import { userInfo } from 'node:os'
 import { isFailure } from '../base/failure.ts'
 import type { PostgresSourceConfig } from '../protocol/config.ts'
+import type { SourceSettings } from '../sources/open.ts'
 import { connectReplication } from '../sources/postgres/connect.ts'
 import { connectStandby } from '../sources/postgres/prefer-standby.ts'
-import type { PostgresSettings } from '../sources/postgres/postgres.ts'
+import { LOGICAL_KIND } from '../sources/postgres/logical-paths.ts'
 import { findServer, type ServerTarget } from '../sources/postgres/server-place.ts'
 import { readServerRecord, type ServerRecord } from '../sources/postgres/server-record.ts'
 import type { CommandContext } from './context.ts'
@@ -33,8 +34,20 @@ export async function postgresSettings(
   context: CommandContext,
   name: string,
   source: PostgresSourceConfig,
-): Promise<{ readonly kind: 'postgres' } & PostgresSettings> {
+): Promise<SourceSettings> {
   const target = await postgresServer(context, name, source)
+  if (source.mode === 'logical') {
+    const session = source.prefer === 'standby' ? 'prefer-standby' : target.session
+    return {
+      kind: LOGICAL_KIND,
+      target: { ...target, session },
+      pgDump: source.pgDump,
+      env: context.env,
+      now: context.clock.now(),
+      warn: (text) => warn(context.printer, `${name}: ${text}`),
+      signal: context.signal,
+    }
+  }
   return {
     kind: 'postgres',
     connect: () =>

@@ -139,6 +139,13 @@ const postgresSource = z
       .regex(/^[a-z0-9_]{1,63}$/, 'must be 1 to 63 of a-z 0-9 _')
       .default('backstock')
       .describe('The replication slot by which the server keeps the log for us.'),
+    mode: z
+      .enum(['physical', 'logical'])
+      .default('physical')
+      .describe(
+        '"logical": dumps by pg_dump, for servers that let nobody replicate. Full only, without a log.',
+      ),
+    pgDump: path.optional().describe('The pg_dump of mode "logical"; else the newest on this host.'),
     prefer: z
       .enum(['any', 'standby'])
       .default('any')
@@ -151,7 +158,32 @@ const postgresSource = z
     tags: tags.describe('Put on every snapshot of this source.'),
     hooks: hooks.optional(),
   })
-  .describe('A PostgreSQL cluster, through its replication protocol.')
+  .superRefine((value, context) => {
+    const problem = modeProblem(value)
+    if (problem !== undefined) context.addIssue({ code: 'custom', ...problem })
+  })
+  .describe('A PostgreSQL cluster, through its replication protocol or as dumps.')
+
+/** The rule between `mode` and what only one of both does. */
+function modeProblem(value: {
+  mode: 'physical' | 'logical'
+  logs: string
+  rateLimit?: number | undefined
+  pgDump?: string | undefined
+}): { message: string; path: string[] } | undefined {
+  if (value.mode === 'physical')
+    return value.pgDump === undefined
+      ? undefined
+      : { message: 'must go, or mode must be logical: a physical backup runs no pg_dump', path: ['pgDump'] }
+  if (value.logs !== 'none')
+    return {
+      message: 'must be none: mode logical has no log, so that nothing goes on from it',
+      path: ['logs'],
+    }
+  if (value.rateLimit !== undefined)
+    return { message: 'must go: pg_dump has no limit (mode logical)', path: ['rateLimit'] }
+  return undefined
+}
 
 /**
  * Kinds whose settings are not fixed yet: known, so that one file can serve several versions; refused when

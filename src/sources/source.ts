@@ -41,7 +41,14 @@ export interface StreamEvent {
   readonly content: AsyncIterable<Uint8Array>
 }
 
-export type SourceEvent = WalkEvent | StreamEvent
+/** A folder that is on no disk: what lies in it follows, then its `leave`. */
+export interface MadeFolderEvent {
+  readonly kind: 'made'
+  readonly path: string
+  readonly entry: FileEntry
+}
+
+export type SourceEvent = WalkEvent | StreamEvent | MadeFolderEvent
 
 /** A database file's pages: stored by page, so that an increment holds what changed and no more. */
 export interface PageFormat {

@@ -68,8 +68,8 @@ export async function run(context: CommandContext, input: InputOf<'check'>): Pro
 function serversOf(context: CommandContext, { config }: LoadedConfig): CheckedServer[] {
   return Object.entries(config.sources).flatMap(([source, settings]) => {
     if (settings.kind !== 'postgres') return []
-    const { logs, slot } = settings
-    const wish = { logs, slot, applicationName: 'backstock' }
+    const { logs, slot, mode } = settings
+    const wish = { logs, slot, mode, applicationName: 'backstock' }
     return [{ source, wish, target: () => postgresServer(context, source, settings) }]
   })
 }

@@ -5,6 +5,7 @@ import { FAILURES } from '../../base/failure.ts'
 import { restore, type RestoreSummary } from '../../recovery/restore.ts'
 import type { StoredSnapshot } from '../../repo/snapshots.ts'
 import type { FileProblem } from '../../sources/files/problem.ts'
+import { LOGICAL_KIND } from '../../sources/postgres/logical-paths.ts'
 import { chooseOfSource } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
@@ -28,11 +29,15 @@ export async function run(context: CommandContext, input: InputOf<'restore'>): P
       return await restorePostgres(context, repository, snapshot, input)
     }
     refuseDatabaseOptions(input.source, input)
+    const isLogical = snapshot.sourceKind === LOGICAL_KIND
+    const logical = isLogical ? await import('../restore-logical.ts') : undefined
+    logical?.refuseMoment(input.source, input)
     const to = resolve(context.cwd, input.to)
     const moment = showMoment(context.printer, Date.parse(snapshot.completed))
     note(context.printer, `Restoring "${snapshot.source}" as of ${moment} (${snapshot.id}) to ${to}`)
     const summary = await restoreShown(context, repository, snapshot, { ...input, to })
-    return printRestored(context, snapshot, summary, { ...input, to })
+    const commands = isPart || input.dryRun ? [] : (logical?.restoreCommands(to) ?? [])
+    return printRestored(context, snapshot, { ...summary, commands }, { ...input, to })
   })
 }
 
@@ -74,10 +79,11 @@ async function restoreShown(
 function printRestored(
   context: CommandContext,
   snapshot: StoredSnapshot,
-  summary: RestoreSummary,
+  result: RestoreSummary & { readonly commands: readonly string[] },
   input: InputOf<'restore'>,
 ): number {
   const { printer } = context
+  const { commands, ...summary } = result
   const { damaged, unreadable, failed, problems, rebuilt, counts } = summary
   warnRebuilt(printer, rebuilt)
   printProblems(context, damaged, counts.damaged, 'repo.corrupt')
@@ -97,6 +103,7 @@ function printRestored(
     dryRun: input.dryRun,
     ...counts,
     ...rebuiltFacts(rebuilt),
+    ...(commands.length > 0 && missing === 0 ? { commands } : {}),
     seconds: Math.round(seconds * 1000) / 1000,
     exit,
   } as const
@@ -112,6 +119,8 @@ function printRestored(
       `${formatCounted(counts.unreadable, 'of these is', 'of these are')} unreadable now, not known to be ` +
         'damaged: mend the store, then run the same command again.',
     )
+  if (commands.length > 0 && missing === 0)
+    lines.push('Bring the dumps into a new server with:', ...commands.map((command) => `  ${command}`))
   printSummary(printer, event, lines)
   return exit
 }

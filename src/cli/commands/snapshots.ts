@@ -2,6 +2,7 @@
 import { listSnapshots, type StoredSnapshot } from '../../repo/snapshots.ts'
 import { missingHeads } from '../../repo/heads.ts'
 import { parseNamedSource, snapshotsOfSource, sourceLabel } from '../../repo/select-snapshot.ts'
+import { LOGICAL_KIND } from '../../sources/postgres/logical-paths.ts'
 import { requireStoredSource, writersOf } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
@@ -50,7 +51,7 @@ export async function run(context: CommandContext, input: InputOf<'snapshots'>):
           one.id,
           isMixed ? sourceLabel(one, writers) : one.source,
           showMoment(printer, Date.parse(one.completed)),
-          one.partial ? `${one.kind} (partial)` : one.kind,
+          kindOf(one),
           formatCount(one.totals.files),
           formatBytes(one.totals['bytes'] ?? 0),
           formatBytes(snapshotFacts(one).bytesStored),
@@ -67,6 +68,11 @@ export async function run(context: CommandContext, input: InputOf<'snapshots'>):
     printSummary(printer, summary, [formatCounted(shown.length, 'snapshot')])
     return 0
   })
+}
+
+function kindOf({ kind, partial, sourceKind }: StoredSnapshot): string {
+  const notes = [...(sourceKind === LOGICAL_KIND ? ['logical'] : []), ...(partial ? ['partial'] : [])]
+  return notes.length === 0 ? kind : `${kind} (${notes.join(', ')})`
 }
 
 function newestOfEach(

@@ -45,9 +45,9 @@ function* streamEvents(path: string, settings: StreamSettings): Generator<Source
   const names = path.slice(1).split('/')
   const file = names.pop() ?? ''
   const folders = names.map((name, nth) => ({ name, path: `/${names.slice(0, nth + 1).join('/')}` }))
-  yield { kind: 'enter', path: '/', entry: madeEntry('', 'directory', settings) }
+  yield { kind: 'made', path: '/', entry: madeEntry('', 'directory', settings) }
   for (const folder of folders) {
-    yield { kind: 'enter', path: folder.path, entry: madeEntry(folder.name, 'directory', settings) }
+    yield { kind: 'made', path: folder.path, entry: madeEntry(folder.name, 'directory', settings) }
   }
   const content = settings.allowEmpty ? settings.content : refuseNothing(settings.content)
   yield { kind: 'stream', path, entry: madeEntry(file, 'file', settings), content }
@@ -66,8 +66,13 @@ async function* refuseNothing(content: AsyncIterable<Uint8Array>): AsyncGenerato
   throw new Failure('source.emptied', `Cannot back up the stream: ${is}`)
 }
 
-function madeEntry(name: string, type: 'file' | 'directory', settings: StreamSettings): FileEntry {
-  const time = BigInt(settings.now) * 1_000_000n
+/** An entry that is on no disk: of this user, with the time `now` (milliseconds since 1970). */
+export function madeEntry(
+  name: string,
+  type: 'file' | 'directory',
+  { now }: Pick<StreamSettings, 'now'>,
+): FileEntry {
+  const time = BigInt(now) * 1_000_000n
   const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
   return {
     name,

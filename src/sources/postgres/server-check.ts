@@ -7,6 +7,8 @@ import { MANAGED_ROLES, type ServerFacts, type SettingName, type SlotFacts } fro
 /** What the configuration wants of the server. */
 export interface ServerWish {
   readonly logs: 'none' | 'stream' | 'archive'
+  /** `logical`: neither pages nor log are asked for. */
+  readonly mode?: 'physical' | 'logical'
   /** Of the log, when it is streamed. */
   readonly slot: string
   /** As which we log in to stream: who holds the slot under this name is ourselves. */
@@ -60,6 +62,9 @@ const NO_LOGIN_RULE = '28000'
 const NO_PRIVILEGE = '42501'
 const TOO_MANY = '53300'
 
+/** What concerns dumps too: the rest is about pages and log. */
+const OF_DUMPS: ReadonlySet<ServerFindingCode> = new Set(['sql-login', 'checksums', 'fsync', 'collation'])
+
 /** Worst first. */
 export function checkServer(facts: ServerFacts, wish: ServerWish): ServerFinding[] {
   const findings = [
@@ -71,7 +76,8 @@ export function checkServer(facts: ServerFacts, wish: ServerWish): ServerFinding
     ...checkReading(facts),
   ]
   const ranks = { error: 0, warning: 1, info: 2 }
-  return findings.toSorted((a, b) => ranks[SERVER_FINDINGS[a.code]] - ranks[SERVER_FINDINGS[b.code]])
+  const counting = wish.mode === 'logical' ? findings.filter(({ code }) => OF_DUMPS.has(code)) : findings
+  return counting.toSorted((a, b) => ranks[SERVER_FINDINGS[a.code]] - ranks[SERVER_FINDINGS[b.code]])
 }
 
 function checkKind({ version }: ServerFacts): ServerFinding[] {

@@ -30,6 +30,8 @@ export interface ServerTarget {
   /** For SQL. */
   readonly database: string
   readonly session: SessionKind
+  /** All that was given, for other programs (libpq-environment.ts). */
+  readonly parameters: Parameters
   /** What was passed over and is worth telling. */
   readonly warnings: readonly string[]
 }
@@ -64,6 +66,7 @@ export function findServer(input: ServerInput): ServerTarget {
     places,
     database: given.dbname ?? DATABASE_DEFAULT,
     session: parseSession(given.target_session_attrs),
+    parameters: given,
     warnings: passFile?.ignored === undefined ? [] : [passFile.ignored],
   }
 }
