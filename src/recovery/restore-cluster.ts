@@ -33,7 +33,14 @@ import {
 import type { FileOwner } from './auto-conf.ts'
 import { quietSettings, type SetAside } from './quiet-settings.ts'
 import { writeRecoverySettings } from './recovery-settings.ts'
-import { readStoredConfig, writeStoredConfig, type ConfigState, type StoredConfig } from './restore-config.ts'
+import { mendInsideConfig } from './inside-config.ts'
+import {
+  hasStoredConfig,
+  readStoredConfig,
+  writeStoredConfig,
+  type ConfigState,
+  type StoredConfig,
+} from './restore-config.ts'
 import { restore, type RestoreOptions, type RestoreSummary } from './restore.ts'
 import { previewMarker } from './restore-marker.ts'
 
@@ -96,7 +103,7 @@ interface Plan {
   readonly cluster: RestoredCluster
   readonly root: TreeEntry
   readonly tablespaces: readonly TablespacePlan[]
-  /** What goes into the data folder from beside it. */
+  /** What was stored beside the data folder; undefined: nothing of it is wanted. */
   readonly config: StoredConfig | undefined
 }
 
@@ -146,7 +153,7 @@ export async function restoreCluster(
       if (!parts.every(isComplete)) return false
       ownFolder(cluster.data, plan.root, options)
       for (const space of tablespaces) if (space.isMoved) moveLink(cluster.data, space)
-      if (plan.config !== undefined) writeStoredConfig(cluster.data, plan.config, ownerOf(cluster, options))
+      if (plan.config !== undefined) placeConfig(cluster, plan.config, ownerOf(cluster, options))
       // What a standby was told is not meant for a copy: it would go after its primary.
       for (const name of SIGNALS) rmSync(pathBytes(join(cluster.data, name)), { force: true })
       if (options.leavesConfig !== true && options.keepsSettings !== true)
@@ -163,6 +170,11 @@ export async function restoreCluster(
     recovery: recovery && { target, bytes: recovery.bytes },
     setAside,
   }
+}
+
+function placeConfig({ data, config }: RestoredCluster, stored: StoredConfig, owner: FileOwner): void {
+  if (config === 'placed') writeStoredConfig(data, stored, owner)
+  else if (config === 'inside') mendInsideConfig(data, stored, owner)
 }
 
 async function prepareRecovery(
@@ -210,9 +222,9 @@ async function planCluster(
     const owner = { uid: root.uid, gid: root.gid }
     const segmentBytes = await readSegmentBytes(reader)
     const own = await findEntry(reader, `${CLUSTER_PATHS.data}/postgresql.conf`)
-    const leaves = own !== undefined || options.leavesConfig === true
-    const stored = leaves ? undefined : await readStoredConfig(reader)
-    const config = own !== undefined ? 'inside' : stored === undefined ? 'missing' : 'placed'
+    const stored = options.leavesConfig === true ? undefined : await readStoredConfig(reader)
+    const isPlaced = own === undefined && stored !== undefined && hasStoredConfig(stored)
+    const config = own !== undefined ? 'inside' : isPlaced ? 'placed' : 'missing'
     const cluster = { data: rawPath(options.to), major, owner, segmentBytes, config } as const
     return { root, tablespaces, cluster, config: stored }
   } finally {
@@ -231,7 +243,7 @@ async function readSegmentBytes(reader: SnapshotReader): Promise<number> {
 
 async function planTablespaces(
   reader: SnapshotReader,
-  { tablespaceMap: map, tablespacesBelow: below }: ClusterRestoreOptions,
+  { to: data, tablespaceMap: map, tablespacesBelow: below }: ClusterRestoreOptions,
 ): Promise<TablespacePlan[]> {
   const folder = await findEntry(reader, CLUSTER_PATHS.tablespaces)
   if (folder?.node === undefined) {
@@ -251,7 +263,17 @@ async function planTablespaces(
     plans.push({ oid: entry.name, entry, to: rawPath(normalize(to)), isMoved: to !== place })
   }
   refuseUnknown(map, places)
+  refuseNested([rawPath(normalize(data)), ...plans.map((plan) => plan.to)])
   return plans
+}
+
+/** A folder that holds another one would not be empty when its turn comes. */
+function refuseNested(folders: readonly string[]): void {
+  const sorted = folders.map((folder) => `${folder.replace(/\/+$/, '')}/`).toSorted()
+  const nth = sorted.findIndex((folder, at) => at > 0 && folder.startsWith(sorted[at - 1]!))
+  if (nth === -1) return
+  const [outer, inner] = [sorted[nth - 1]!, sorted[nth]!].map((folder) => `"${displayName(folder)}"`)
+  throw refused(`${inner} and ${outer} must be folders apart, of tablespaces and the data folder`)
 }
 
 function refuseUnknown(map: ClusterRestoreOptions['tablespaceMap'], places: readonly string[]): void {

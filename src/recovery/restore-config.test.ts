@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { adjustedConfig, type StoredConfig } from './restore-config.ts'
+import { adjustedConfig, adjustedList, type StoredConfig } from './restore-config.ts'
 
 function storedConfig(files: Record<string, string>): StoredConfig {
   const config = '/etc/pg/postgresql.conf'
-  return { files: new Map(Object.entries(files)), config, hba: undefined, ident: undefined }
+  return { files: new Map(Object.entries(files)), config, hba: undefined, ident: undefined, data: undefined }
 }
 
 /** Lines that a server would take. */
@@ -67,4 +67,29 @@ test('`adjustedConfig()` leaves out what is not on this host, and TLS with its f
     'ssl = off',
   ])
   assert.deepEqual(active(adjustedConfig(stored, everything)), lines)
+})
+
+test('`adjustedList()` puts names in the place of the file that lists them', () => {
+  const lines = [
+    'host @dbs @"our admins",carol 10.0.0.0/8 md5 # not @this',
+    'include more.conf',
+    'host all "@quoted" 10.0.0.0/8 md5',
+    'host all @lost 10.0.0.0/8 md5',
+    'host all @lost 10.0.0.0/8 reject',
+    'host all @round 10.0.0.0/8 md5',
+  ]
+  const stored = storedConfig({
+    '/etc/pg/pg_hba.conf': lines.join('\n'),
+    '/etc/pg/more.conf': 'host all @deep/names all md5',
+    '/etc/pg/dbs': 'shop\n"Caf\xc3\xa0 2" # both',
+    '/etc/pg/our admins': 'alice, @deep/names',
+    '/etc/pg/deep/names': 'bob',
+    '/etc/pg/round': '@round',
+  })
+  assert.deepEqual(active(adjustedList(stored, '/etc/pg/pg_hba.conf')), [
+    'host shop,"Caf\xc3\xa0 2" alice,bob,carol 10.0.0.0/8 md5 # not @this',
+    'host all bob all md5',
+    'host all "@quoted" 10.0.0.0/8 md5',
+    'host all all 10.0.0.0/8 reject',
+  ])
 })

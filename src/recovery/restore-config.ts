@@ -12,18 +12,25 @@ import {
   includedPath,
   isInclude,
   isIncludedName,
+  mapWordsOfList,
+  namesFile,
   parseConfigLine,
   parseListLine,
+  wordsOfList,
   type ConfigLine,
 } from '../sources/postgres/config-lines.ts'
+import type { FileOwner } from './auto-conf.ts'
 
-/** Texts, raw. */
+/** What the snapshot holds of configuration from elsewhere: texts, raw. */
 export interface StoredConfig {
   /** By absolute path on the server's host. */
   readonly files: ReadonlyMap<string, string>
-  readonly config: string
+  /** Where postgresql.conf was, or undefined: not known. */
+  readonly config: string | undefined
   readonly hba: string | undefined
   readonly ident: string | undefined
+  /** Where the data folder was. */
+  readonly data: string | undefined
 }
 
 /** Of postgresql.conf: it came with the data folder, is put there from beside it, or is in no backup. */
@@ -34,37 +41,45 @@ const BYTES_MAX = 16 * 1024 * 1024
 const RECORD_BYTES_MAX = 256 * 1024 * 1024
 /** As the server has it (CONF_FILE_MAX_DEPTH). */
 const INCLUDE_DEPTH_MAX = 10
-const MARK = '# backstock:'
+export const MARK = '# backstock:'
 /** They name the files themselves, or one of another server on this host. */
 const PLACES = ['data_directory', 'hba_file', 'ident_file', 'external_pid_file']
 const TLS_FILES = ['ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file', 'ssl_dh_params_file']
 /** A server does not start, or loses what it writes there, when they are not there. */
 const FOLDERS = ['unix_socket_directories', 'stats_temp_directory', 'log_directory']
-const HBA_MISSING = [
+export const HBA_MISSING = [
   `${MARK} the backup holds no pg_hba.conf. Only users of this host may log in, by their own names.`,
   'local all all peer',
   '',
 ].join('\n')
 
-/** undefined: the snapshot holds no postgresql.conf from elsewhere. Fails: repo.corrupt, storage.*. */
-export async function readStoredConfig(reader: SnapshotReader): Promise<StoredConfig | undefined> {
+/** Fails: repo.corrupt, storage.*. */
+export async function readStoredConfig(reader: SnapshotReader): Promise<StoredConfig> {
   const record = await findEntry(reader, CLUSTER_PATHS.server)
-  if (record?.type !== 'file' || record.size > RECORD_BYTES_MAX) return undefined
   const parts: Uint8Array[] = []
-  for await (const part of readFile(reader, record)) parts.push(part)
-  const { config, hba, ident } = placesOf(Buffer.concat(parts).toString('utf8'))
-  const files = await readFiles(reader)
-  return config !== undefined && files.has(config) ? { files, config, hba, ident } : undefined
+  if (record?.type === 'file' && record.size <= RECORD_BYTES_MAX)
+    for await (const part of readFile(reader, record)) parts.push(part)
+  const { config, hba, ident, data } = placesOf(Buffer.concat(parts).toString('utf8'))
+  return { files: await readFiles(reader), config, hba, ident, data }
+}
+
+/** Whether postgresql.conf lay elsewhere, and is there. */
+export function hasStoredConfig({ files, config }: StoredConfig): boolean {
+  return config !== undefined && files.has(config)
 }
 
 /** Not synced. Fails: restore.failed. */
-export function writeStoredConfig(
-  folder: string,
-  stored: StoredConfig,
-  owner: { readonly uid: number; readonly gid: number } | undefined,
-): void {
+export function writeStoredConfig(folder: string, stored: StoredConfig, owner: FileOwner): void {
   const exists = (path: string): boolean => existsSync(pathBytes(path))
-  const texts = { 'postgresql.conf': adjustedConfig(stored, exists), ...listTexts(stored) }
+  writeConfigFiles(folder, { 'postgresql.conf': adjustedConfig(stored, exists), ...listTexts(stored) }, owner)
+}
+
+/** `texts` by name, raw; in place of what is there. Not synced. Fails: restore.failed. */
+export function writeConfigFiles(
+  folder: string,
+  texts: Readonly<Record<string, string>>,
+  owner: FileOwner,
+): void {
   try {
     for (const [name, text] of Object.entries(texts)) {
       const path = pathBytes(`${folder}/${name}`)
@@ -83,7 +98,9 @@ export function writeStoredConfig(
 /** postgresql.conf for the data folder. `exists`: whether this host has such a file or folder. */
 export function adjustedConfig(stored: StoredConfig, exists: (path: string) => boolean): string {
   let hasTlsFiles = true
-  const adjust = (line: string, { name, value }: ConfigLine): string => {
+  const adjust = (line: string, found: ConfigLine | undefined): string => {
+    if (found === undefined) return line
+    const { name, value } = found
     if (PLACES.includes(name)) return `${MARK} all of it is in the data folder now\n#${line}`
     const gone = missingOf(name, value, exists)
     if (gone === undefined) return line
@@ -91,7 +108,8 @@ export function adjustedConfig(stored: StoredConfig, exists: (path: string) => b
     return `${MARK} "${gone}" was not on this host\n#${line}`
   }
   const head = `${MARK} this was ${stored.config} and what it included\n`
-  const text = flatten(stored, { path: stored.config, parse: parseConfigLine, adjust, depth: 0 })
+  const path = stored.config ?? 'postgresql.conf'
+  const text = flatten(stored, { path, parse: parseConfigLine, adjust, depth: 0 })
   const tail = hasTlsFiles ? '' : `\n${MARK} until the files for TLS are there\nssl = off\n`
   return `${head}${text}${tail}`
 }
@@ -102,16 +120,47 @@ function listTexts(stored: StoredConfig): Record<string, string> {
     ['pg_hba.conf', stored.hba],
     ['pg_ident.conf', stored.ident],
   ] as const)
-    if (path !== undefined && stored.files.has(path))
-      texts[name] = flatten(stored, { path, parse: parseListLine, adjust: (line) => line, depth: 0 })
+    if (path !== undefined && stored.files.has(path)) texts[name] = adjustedList(stored, path)
   texts['pg_hba.conf'] ??= HBA_MISSING
   return texts
+}
+
+/** pg_hba.conf or pg_ident.conf as one file. */
+export function adjustedList(stored: StoredConfig, path: string): string {
+  const adjust = (line: string, _: ConfigLine | undefined, from: string): string =>
+    withNames(stored, line, from)
+  return flatten(stored, { path, parse: parseListLine, adjust, depth: 0 })
+}
+
+/** With the names themselves in the place of `@file`. */
+function withNames({ files }: StoredConfig, line: string, from: string): string {
+  let lost: string | undefined
+  // Who was to be kept out must not get in because a file is lost.
+  const instead = wordsOfList(line).includes('reject') ? 'all' : ''
+  const text = mapWordsOfList(line, (word) => {
+    const file = namesFile(word)
+    if (file === undefined) return word
+    const names = namesIn(files, includedPath(from, file), 0)
+    if (names.length === 0) lost = file
+    return names.length === 0 ? instead : names.join(',')
+  })
+  if (lost === undefined) return text
+  return `${MARK} "${lost}" is not in the backup, or empty\n#${line}${instead === '' ? '' : `\n${text}`}`
+}
+
+function namesIn(files: StoredConfig['files'], path: string, depth: number): string[] {
+  if (depth >= INCLUDE_DEPTH_MAX) return []
+  const words = (files.get(path) ?? '').split('\n').flatMap(wordsOfList)
+  return words.flatMap((word) => {
+    const file = namesFile(word)
+    return file === undefined ? [word] : namesIn(files, includedPath(path, file), depth + 1)
+  })
 }
 
 interface Flattening {
   readonly path: string
   readonly parse: (line: string) => ConfigLine | undefined
-  readonly adjust: (line: string, found: ConfigLine) => string
+  readonly adjust: (line: string, found: ConfigLine | undefined, from: string) => string
   readonly depth: number
 }
 
@@ -121,8 +170,7 @@ function flatten(stored: StoredConfig, at: Flattening): string {
   return lines
     .map((line) => {
       const found = at.parse(line)
-      if (found === undefined) return line
-      if (!isInclude(found)) return at.adjust(line, found)
+      if (found === undefined || !isInclude(found)) return at.adjust(line, found, at.path)
       const paths = includedFiles(stored, at.path, found)
       if (paths.length === 0 || at.depth >= INCLUDE_DEPTH_MAX)
         return `${MARK} not in the backup, or empty\n#${line}`
@@ -153,7 +201,7 @@ function missingOf(name: string, value: string, exists: (path: string) => boolea
     .find((path) => path.startsWith('/') && !exists(path))
 }
 
-type Places = Readonly<Partial<Record<'config' | 'hba' | 'ident', string>>>
+type Places = Readonly<Partial<Record<'config' | 'hba' | 'ident' | 'data', string>>>
 
 /** Raw paths. What cannot be understood names none. */
 function placesOf(json: string): Places {

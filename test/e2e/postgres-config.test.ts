@@ -77,6 +77,18 @@ before(
     ]
     writeOwned(join(etc, 'postgresql.conf'), `${config}\n${lines.join('\n')}\n`)
     writeOwned(join(etc, 'conf.d', 'memory.conf'), "work_mem = '8MB'\nmaintenance_work_mem = '17MB'\n")
+    // Nobody else may log in by network: without the names nobody could.
+    writeOwned(join(etc, 'admins'), 'postgres, @more # people\n')
+    writeOwned(join(etc, 'more'), '"small"\n')
+    writeOwned(
+      join(etc, 'pg_hba.conf'),
+      [
+        'local all,replication all trust',
+        'host all,replication @admins 127.0.0.1/32 trust',
+        'host all,replication @admins ::1/128 trust',
+        '',
+      ].join('\n'),
+    )
     await startDebian()
     host = makeHost()
     configure('postgres')
@@ -180,3 +192,31 @@ test('the statements that are named help', { skip, timeout: 60_000 }, async () =
   const listed = await here(host, ['ls', 'orders:latest', '/config', '--recursive'])
   assert.match(listed.stdout, /conf\.d\/memory\.conf/)
 })
+
+test(
+  'a postgresql.conf in the data folder, with files elsewhere, starts on its own folder',
+  { skip, timeout: 60_000 },
+  async () => {
+    await stopPostgres(server)
+    const lines = readFileSync(join(etc, 'postgresql.conf'), 'utf8').split('\n')
+    const text = lines.filter((line) => !/^include_dir|^external_pid/.test(line)).join('\n')
+    writeOwned(join(server.data, 'postgresql.conf'), text)
+    await startPostgres(server)
+    configure('postgres')
+    assert.doesNotMatch(await backUp(), /GRANT/)
+    await stopPostgres(server)
+    const away = join(server.dir, 'away')
+    renameSync(etc, away)
+    const { to } = await restoredState('mixed')
+    const back = { ...server, data: to, process: undefined }
+    try {
+      await startPostgres(back)
+      assert.deepEqual(sql(back, 'SHOW data_directory'), [to])
+      assert.deepEqual(sql(back, 'SHOW hba_file'), [join(to, 'pg_hba.restored.conf')])
+      assert.deepEqual(sql(back, 'SELECT count(*) FROM orders'), ['1000'])
+    } finally {
+      await stopPostgres(back)
+      renameSync(away, etc)
+    }
+  },
+)

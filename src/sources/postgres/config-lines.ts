@@ -13,6 +13,8 @@ export interface ConfigLine {
 
 const ASSIGNMENT =
   /^\s*([A-Za-z_][\w$]*(?:\.[A-Za-z_][\w$]*)?)(?:\s*=\s*|\s+)('(?:[^'\\]|''|\\.)*'|[^\s#'=]+)/
+/** A comment, or a word of pg_hba.conf and pg_ident.conf; commas part them too. */
+const LIST_WORD = /#.*$|(?:[^ \t\r,"#]|"[^"]*")+/g
 const INCLUDE_OF_LIST = /^\s*(include(?:_if_exists|_dir)?)\s+("[^"]*"|[^\s#"]+)/
 
 /** A line of postgresql.conf; undefined: a comment, empty, or nothing that the server would take. */
@@ -27,6 +29,21 @@ export function parseConfigLine(line: string): ConfigLine | undefined {
 export function parseListLine(line: string): ConfigLine | undefined {
   const [, name, value] = INCLUDE_OF_LIST.exec(line) ?? []
   return name === undefined || value === undefined ? undefined : { name, value: value.replaceAll('"', '') }
+}
+
+/** Words of a line of pg_hba.conf, pg_ident.conf or a file of names, as they are written. */
+export function wordsOfList(line: string): string[] {
+  return (line.match(LIST_WORD) ?? []).filter((word) => !word.startsWith('#'))
+}
+
+/** The file of names that a word stands for, as `@admins`; undefined: it stands for itself. */
+export function namesFile(word: string): string | undefined {
+  return word.startsWith('@') && word.length > 1 ? word.slice(1).replaceAll('"', '') : undefined
+}
+
+/** The line with each word as `replace` gives it. */
+export function mapWordsOfList(line: string, replace: (word: string) => string): string {
+  return line.replace(LIST_WORD, (word) => (word.startsWith('#') ? word : replace(word)))
 }
 
 export function isInclude({ name }: ConfigLine): boolean {

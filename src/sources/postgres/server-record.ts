@@ -10,8 +10,10 @@ import {
   includedPath,
   isInclude,
   isIncludedName,
+  namesFile,
   parseConfigLine,
   parseListLine,
+  wordsOfList,
   type ConfigLine,
 } from './config-lines.ts'
 import { connectSql } from './connect.ts'
@@ -50,8 +52,8 @@ interface Reading {
 /** Fails: source.failed when the server cannot be asked at all. */
 export async function readServerRecord(target: ServerTarget): Promise<ServerRecord> {
   const facts = await readServerFacts(target)
-  const { config_file: config, hba_file: hba, ident_file: ident } = facts.settings
-  const places = { config, hba, ident }
+  const { config_file: config, hba_file: hba, ident_file: ident, data_directory: data } = facts.settings
+  const places = { config, hba, ident, data }
   const files: ConfigContent[] = []
   const notes: string[] = []
   let settings: object = {}
@@ -98,14 +100,14 @@ async function readFiles(reading: Reading, facts: ServerFacts, files: ConfigCont
     const bytes = await readOne(reading, path)
     if (bytes === undefined) continue
     files.push({ path: rawPath(path), bytes })
-    const parse = lists.has(path) ? parseListLine : parseConfigLine
+    const isList = lists.has(path)
     for (const line of bytes.toString('utf8').split('\n')) {
-      const found = parse(line)
-      if (found === undefined || !isInclude(found)) continue
-      for (const included of await listIncluded(reading, path, found)) {
-        if (lists.has(path)) lists.add(included)
-        waiting.push(included)
-      }
+      const found = isList ? parseListLine(line) : parseConfigLine(line)
+      const named = isList ? wordsOfList(line).flatMap((word) => namesFile(word) ?? []) : []
+      const paths = named.map((name) => includedPath(path, name))
+      if (found !== undefined && isInclude(found)) paths.push(...(await listIncluded(reading, path, found)))
+      for (const each of isList ? paths : []) lists.add(each)
+      waiting.push(...paths)
     }
   }
 }
