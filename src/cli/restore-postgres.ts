@@ -167,10 +167,10 @@ function refuseFileOptions({ delta, overwrite }: InputOf<'restore'>): void {
 export function tablespaceMapOf(pairs: readonly string[]): Map<string, string> {
   const map = new Map<string, string>()
   for (const pair of pairs) {
-    const parts = pair.split('=')
+    const parts = pair.split(/(?<!\\)=/).map((part) => part.replaceAll('\\=', '='))
     const [from = '', to = ''] = parts
     if (parts.length !== 2 || !from.startsWith('/') || !to.startsWith('/')) {
-      const must = 'it must be OLD=NEW, both absolute paths'
+      const must = 'it must be OLD=NEW, both absolute paths, with \\= for a = in them'
       throw new Failure('usage.invalid', `Cannot use --tablespace-map ${pair}: ${must}`)
     }
     map.set(from.replace(/(?<=.)\/+$/, ''), to)

@@ -8,6 +8,10 @@ import { FILL, MORE, PLAIN, proveShape, segmentShape } from '../harness/postgres
 
 const skip = postgresFolder(15) === undefined ? 'PostgreSQL 15 is not installed' : false
 const given = { skip, timeout: 120_000 }
+const newest = {
+  skip: postgresFolder(18) === undefined ? 'PostgreSQL 18 is not installed' : false,
+  timeout: 120_000,
+}
 
 test('tablespaces, their paths with spaces, quotes and umlauts', given, async () => {
   await proveShape({
@@ -62,4 +66,16 @@ test('no checksums, and a log folder that is a link to elsewhere', given, async 
   chmodSync(place, 0o777)
   const options = { checksums: false, initdb: ['--waldir', join(place, 'log of it')] }
   await proveShape({ ...PLAIN, options, answers: { 'show data_checksums': 'off' } })
+})
+
+test('a tablespace inside of the data folder, which newer servers send by itself', newest, async () => {
+  await proveShape({
+    ...PLAIN,
+    options: { version: 18, settings: ['allow_in_place_tablespaces = on'] },
+    before: [...FILL, "create tablespace inside location ''", 'alter table orders set tablespace inside'],
+    behind: [...MORE, 'create table late tablespace inside as select * from orders'],
+    answers: {
+      'select pg_relation_filepath($$late$$) like $$pg_tblspc/%$$': 't',
+    },
+  })
 })

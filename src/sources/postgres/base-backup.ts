@@ -139,12 +139,25 @@ function takeContent(run: Run, bytes: Buffer): void {
 function beginArchive(run: Run, tablespace: number): void {
   if (!Number.isSafeInteger(tablespace))
     throw new Failure('source.failed', 'Cannot understand the server: an archive is of no tablespace')
+  const inside = placeInside(run, tablespace)
   run.tar = newTarReader({
-    onMember: (member) => run.events.onMember(tablespace, member),
+    onMember: (member) =>
+      inside === undefined
+        ? run.events.onMember(tablespace, member)
+        : run.events.onMember(0, { ...member, path: `${inside}/${member.path}` }),
     onBytes: (bytes) => {
       if (run.events.onBytes(bytes) === true) run.isPausing = true
     },
   })
+}
+
+/**
+ * Where in the data folder a tablespace lies that was made without a place (allow_in_place_tablespaces); it
+ * is a part of that folder, though it comes by itself from version 16 on.
+ */
+function placeInside(run: Run, tablespace: number): string | undefined {
+  const place = tablespaceRows(run.rows).find(([number]) => number === String(tablespace))?.[1]
+  return typeof place !== 'string' || place.startsWith('/') ? undefined : place.replace(/^\.\//, '')
 }
 
 function endArchive(run: Run): void {
