@@ -1,9 +1,9 @@
 /** The part of `backstock restore` that says how dumps go back into a server. */
-import { readdirSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from '../base/failure.ts'
 import { quoteShell } from '../base/shell.ts'
-import { LOGICAL_PATHS } from '../sources/postgres/logical-paths.ts'
+import { LOGICAL_PATHS, type DumpRecord } from '../sources/postgres/logical-paths.ts'
 import type { InputOf } from './commands.ts'
 
 /** Every server has these: pg_restore cannot make them. */
@@ -19,10 +19,12 @@ export function refuseMoment(name: string, { at }: InputOf<'restore'>): void {
   })
 }
 
-/** What brings the dumps in the folder into a new server that the PG* variables lead to, in this order. */
+/** What brings the restored dumps into a new server that the PG* variables lead to, in this order. */
 export function restoreCommands(folder: string): string[] {
-  const { globals, databases } = LOGICAL_PATHS
-  const files = readdirSync(join(folder, databases)).toSorted()
+  const { globals, databases, server } = LOGICAL_PATHS
+  // The folder may hold dumps of an earlier restore too.
+  const record = JSON.parse(readFileSync(join(folder, server), 'utf8')) as DumpRecord
+  const files = record.dumps.map(({ file }) => file)
   return [
     `psql -X -d ${GENERAL} -f ${quoteShell(join(folder, globals))}`,
     ...files.map((file) => {

@@ -23,6 +23,7 @@ import {
   type Event,
   type ShopHost,
 } from '../harness/shop-host.ts'
+import { enableTls, hasOpenssl, writeLoginRules } from '../harness/postgres-tls.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
 const within = { skip, timeout: 120_000 }
@@ -87,8 +88,9 @@ function psql(of: PostgresServer, database: string, statements: readonly string[
 }
 
 /** How the server is asked, and by whom. */
-function configure({ user = 'postgres', more = '' }: { user?: string; more?: string }): void {
-  const url = `postgres://${user}@127.0.0.1:${server.port}/postgres?sslmode=disable`
+function configure(wanted: { user?: string; more?: string; tls?: string }): void {
+  const { user = 'postgres', more = '', tls = 'disable' } = wanted
+  const url = `postgres://${user}@127.0.0.1:${server.port}/postgres?sslmode=${tls}`
   writeConfig(host, { sources: `  orders: { kind: postgres, mode: logical, url: '${url}'${more} }\n` })
 }
 
@@ -229,29 +231,29 @@ test('a pg_dump that is too old, missing or none is refused with what to install
   await refused(/it does not say that it is pg_dump/)
 })
 
-test('passwords reach the programs by their environment alone', within, async () => {
-  const hba = join(server.data, 'pg_hba.conf')
-  const open = readFileSync(hba, 'utf8')
-  const seen = join(host.dir, 'seen')
-  const real = join(folder, 'pg_dump')
-  const script = `echo "$0 $*" >> ${seen}; exec ${real} "$@"`
+test('TLS and passwords reach the programs, these by their environment alone', within, async (context) => {
+  if (!hasOpenssl()) return context.skip('openssl is not installed')
   sql(server, "CREATE ROLE locked SUPERUSER LOGIN PASSWORD 'top secret'")
-  writeFileSync(hba, `host all locked 127.0.0.1/32 scram-sha-256\n${open}`)
-  sql(server, 'SELECT pg_reload_conf()')
+  const { root, otherRoot } = enableTls(server, 'locked')
+  writeLoginRules(server, ['hostssl all locked 127.0.0.1/32 scram-sha-256'])
   try {
+    const seen = join(host.dir, 'seen')
+    const dump = fakeDump(
+      'watched',
+      `echo "$0 $* $PGSSLMODE" >> ${seen}; exec ${join(folder, 'pg_dump')} "$@"`,
+    )
     writeFileSync(join(host.dir, 'password'), 'top secret\n', { mode: 0o600 })
-    configure({
-      user: 'locked',
-      more: `, password: { file: password }, pgDump: '${fakeDump('watched', script)}'`,
-    })
+    const more = `, password: { file: password }, pgDump: '${dump}'`
+    configure({ user: 'locked', more, tls: `verify-ca&sslrootcert=${root}` })
     const done = await here(host, ['backup', 'orders'])
     assert.equal(done.exit, 0, done.stderr)
     const lines = readFileSync(seen, 'utf8')
-    assert.match(lines, /--format=custom/)
+    assert.match(lines, /--format=custom .* verify-ca$/m)
     assert.doesNotMatch(lines, /secret/)
+    configure({ user: 'locked', more, tls: `verify-ca&sslrootcert=${otherRoot}` })
+    await refused(/certificate is not signed/)
   } finally {
-    writeFileSync(hba, open)
-    sql(server, 'SELECT pg_reload_conf()')
+    writeLoginRules(server, ['host all all 127.0.0.1/32 trust'])
   }
 })
 

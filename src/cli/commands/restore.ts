@@ -36,7 +36,9 @@ export async function run(context: CommandContext, input: InputOf<'restore'>): P
     const moment = showMoment(context.printer, Date.parse(snapshot.completed))
     note(context.printer, `Restoring "${snapshot.source}" as of ${moment} (${snapshot.id}) to ${to}`)
     const summary = await restoreShown(context, repository, snapshot, { ...input, to })
-    const commands = isPart || input.dryRun ? [] : (logical?.restoreCommands(to) ?? [])
+    const { damaged, unreadable, failed } = summary.counts
+    const isWhole = !isPart && !input.dryRun && damaged + unreadable + failed === 0
+    const commands = isWhole ? (logical?.restoreCommands(to) ?? []) : []
     return printRestored(context, snapshot, { ...summary, commands }, { ...input, to })
   })
 }
@@ -103,7 +105,7 @@ function printRestored(
     dryRun: input.dryRun,
     ...counts,
     ...rebuiltFacts(rebuilt),
-    ...(commands.length > 0 && missing === 0 ? { commands } : {}),
+    ...(commands.length > 0 ? { commands } : {}),
     seconds: Math.round(seconds * 1000) / 1000,
     exit,
   } as const
@@ -119,7 +121,7 @@ function printRestored(
       `${formatCounted(counts.unreadable, 'of these is', 'of these are')} unreadable now, not known to be ` +
         'damaged: mend the store, then run the same command again.',
     )
-  if (commands.length > 0 && missing === 0)
+  if (commands.length > 0)
     lines.push('Bring the dumps into a new server with:', ...commands.map((command) => `  ${command}`))
   printSummary(printer, event, lines)
   return exit

@@ -6,3 +6,9 @@ export const LOGICAL_PATHS = {
   databases: '/databases',
   server: '/server.json',
 } as const
+
+/** Of server.json, what a restore looks at. */
+export interface DumpRecord {
+  /** Files in the folder of the databases, by name. */
+  readonly dumps: readonly { readonly file: string; readonly database: string }[]
+}

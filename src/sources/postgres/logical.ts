@@ -12,7 +12,7 @@ import type { Source, SourceEvent, SourceView } from '../source.ts'
 import { connectSql } from './connect.ts'
 import { readDump, stopDumps, type DumpJob, type DumpRunner } from './logical-dump.ts'
 import { findDumpPrograms, type DumpPrograms } from './logical-programs.ts'
-import { LOGICAL_KIND, LOGICAL_PATHS } from './logical-paths.ts'
+import { LOGICAL_KIND, LOGICAL_PATHS, type DumpRecord } from './logical-paths.ts'
 import { libpqEnvironment } from './libpq-environment.ts'
 import type { ServerPlace } from './replication.ts'
 import { readServerFacts, type ServerFacts } from './server-facts.ts'
@@ -142,7 +142,7 @@ function* dumpEvents(reading: Reading): Generator<SourceEvent, void, undefined> 
   yield { kind: 'leave', path: '/' }
 }
 
-function filesOf(databases: readonly string[]): { file: string; database: string }[] {
+function filesOf(databases: readonly string[]): DumpRecord['dumps'] {
   const files = databases.map((database) => ({ file: `${escapeName(database)}.dump`, database }))
   return files.toSorted((a, b) => (a.file < b.file ? -1 : 1))
 }
@@ -184,7 +184,7 @@ function ownVariables({ env }: LogicalSettings): Record<string, string> {
 
 async function* recordOf({ server, programs, facts }: Reading): AsyncGenerator<Uint8Array> {
   const { dump, version } = programs
-  const record = {
+  const record: DumpRecord & Record<string, unknown> = {
     format: 1,
     mode: 'logical',
     dumpedBy: { program: dump, version },
