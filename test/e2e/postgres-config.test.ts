@@ -191,6 +191,10 @@ test('the statements that are named help', { skip, timeout: 60_000 }, async () =
   assert.doesNotMatch(await backUp(), /GRANT/)
   const listed = await here(host, ['ls', 'orders:latest', '/config', '--recursive'])
   assert.match(listed.stdout, /conf\.d\/memory\.conf/)
+  // A file of names that is not there is said, as any other.
+  renameSync(join(etc, 'more'), join(etc, 'less'))
+  assert.match(await backUp(), /etc\/more is not in the backup/)
+  renameSync(join(etc, 'less'), join(etc, 'more'))
 })
 
 test(

@@ -65,8 +65,8 @@ export async function readServerRecord(target: ServerTarget): Promise<ServerReco
       settings = await readChosenSettings(session)
       const asking: Asking = { unread: [] }
       const reading = { session, isHere: await isOnThisHost(session), asking }
-      await readFiles(reading, facts, files)
-      const missing = missingNote(facts, files, target)
+      const needed = await readFiles(reading, facts, files)
+      const missing = missingNote(facts, needed.filter(isNotIn(files)), target)
       if (missing !== undefined) notes.push(missing)
     } finally {
       await closeSql(session)
@@ -86,12 +86,25 @@ async function readChosenSettings(session: SqlSession): Promise<object> {
   return Object.fromEntries(rows.map(([name, value, source]) => [name, { value, source }]))
 }
 
-/** Appends each file outside of the data folder that can be read, with those that it includes. */
-async function readFiles(reading: Reading, facts: ServerFacts, files: ConfigContent[]): Promise<void> {
+function isNotIn(files: readonly ConfigContent[]): (path: string) => boolean {
+  const stored = new Set(files.map(({ path }) => path))
+  return (path) => !stored.has(rawPath(path))
+}
+
+/**
+ * Appends each file outside of the data folder that can be read, with those that it includes or takes names
+ * from. Returns which must be there.
+ */
+async function readFiles(
+  reading: Reading,
+  facts: ServerFacts,
+  files: ConfigContent[],
+): Promise<readonly string[]> {
   const { hba_file: hba, ident_file: ident, data_directory: data } = facts.settings
-  if (data === undefined) return
+  if (data === undefined) return []
   const inside = `${data.replace(/\/+$/, '')}/`
   const waiting = facts.configFiles.filter(({ isOutside }) => isOutside === true).map(({ path }) => path)
+  const needed = new Set(waiting)
   const lists = new Set([hba, ident])
   const seen = new Set<string>()
   for (let path = waiting.shift(); path !== undefined; path = waiting.shift()) {
@@ -105,11 +118,13 @@ async function readFiles(reading: Reading, facts: ServerFacts, files: ConfigCont
       const found = isList ? parseListLine(line) : parseConfigLine(line)
       const named = isList ? wordsOfList(line).flatMap((word) => namesFile(word) ?? []) : []
       const paths = named.map((name) => includedPath(path, name))
+      for (const each of paths) if (!each.startsWith(inside)) needed.add(each)
       if (found !== undefined && isInclude(found)) paths.push(...(await listIncluded(reading, path, found)))
       for (const each of isList ? paths : []) lists.add(each)
       waiting.push(...paths)
     }
   }
+  return [...needed]
 }
 
 async function listIncluded(reading: Reading, from: string, { name, value }: ConfigLine): Promise<string[]> {
@@ -170,20 +185,16 @@ async function isOnThisHost(session: SqlSession): Promise<boolean> {
 
 /** What is missing of the files that are known to lie outside, and the statements that would help. */
 function missingNote(
-  { role, settings, configFiles }: ServerFacts,
-  files: readonly ConfigContent[],
+  { role, settings }: ServerFacts,
+  missing: readonly string[],
   { database }: ServerTarget,
 ): string | undefined {
   const name = `"${(role?.name ?? '').replaceAll('"', '""')}"`
   const isNot = 'is not in the backup'
   if (settings.data_directory === undefined)
     return `configuration outside of the data folder ${isNot}: GRANT pg_read_all_settings TO ${name};`
-  const stored = new Set(files.map(({ path }) => path))
-  const missing = configFiles.filter(
-    ({ path, isOutside }) => isOutside === true && !stored.has(rawPath(path)),
-  )
   if (missing.length === 0) return undefined
-  const paths = missing.map(({ path }) => path).join(', ')
+  const paths = missing.join(', ')
   const functions = 'pg_read_binary_file(text, bigint, bigint, boolean), pg_ls_dir(text, boolean, boolean)'
   const grants = `GRANT pg_read_server_files TO ${name}; GRANT EXECUTE ON FUNCTION ${functions} TO ${name};`
   return `${paths} ${isNot}; in the database "${database}" run: ${grants}`

@@ -82,6 +82,32 @@ test('appendSpool() files log as the server does, readSpool() gives it back', ()
   })
 })
 
+test('nobody else may read a spool, whatever the umask', () => {
+  const place = join(folder, 'var/spool')
+  const umask = process.umask(0)
+  try {
+    spool = openSpool(place, { bytesMax: 1 << 30, systemId: undefined })
+    bindSpool(spool, SERVER)
+    append(randomBytes(1.5 * SEGMENT))
+    syncSpool(spool)
+    saveHistory(spool, 2, `1\t1/80000\tno recovery target specified\n`)
+    closeSpool(spool)
+  } finally {
+    process.umask(umask)
+  }
+  const names = [
+    'var',
+    ...readdirSync(join(folder, 'var'), { recursive: true, encoding: 'utf8' }).map((name) => `var/${name}`),
+  ]
+  const files = names.filter((name) => statSync(join(folder, name)).isFile())
+  // Two segments, the history, the mark of the system, the lock.
+  assert.equal(files.length, 5, files.join(' '))
+  for (const name of names) {
+    const stats = statSync(join(folder, name))
+    assert.equal(stats.mode & 0o777, stats.isFile() ? 0o600 : 0o700, name)
+  }
+})
+
 test('log that comes again is compared, other log at the same place is refused', () => {
   const log = randomBytes(1.5 * SEGMENT)
   withSpool(() => {
