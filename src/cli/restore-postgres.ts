@@ -75,9 +75,12 @@ async function chooseGoal(
   { access }: OpenedRepository,
   { chosen, input, timeline }: Choosing,
 ): Promise<{ snapshot: StoredSnapshot; goal: RecoveryGoal | undefined }> {
-  const target = targetOf(input)
+  const isNamed = input.snapshot !== undefined
+  // The end of a timeline that was left: the latest backup may not come from it.
+  const end = timeline === undefined || isNamed || input.immediate ? undefined : ({ kind: 'latest' } as const)
+  const target = targetOf(input) ?? end
   if (target === undefined) {
-    const isAsItIs = input.immediate || input.snapshot !== undefined
+    const isAsItIs = input.immediate || isNamed
     return { snapshot: chosen, goal: isAsItIs ? undefined : { kind: 'latest' } }
   }
   const { domain, source } = chosen
@@ -89,7 +92,7 @@ async function chooseGoal(
     return { snapshot: chosen, goal: undefined }
   }
   const { snapshots } = await listSnapshots(access.store, access.config, { domain, source })
-  const among = input.snapshot === undefined ? snapshots : [chosen]
+  const among = isNamed ? [chosen] : snapshots
   const { snapshot, target: found } = await resolveGoal(access, among, { target, timeline })
   noteTarget(context, found)
   return { snapshot, goal: { kind: 'lsn', lsn: found.lsn, isExclusive: !found.isInclusive } }

@@ -24,7 +24,7 @@ import {
 } from '../sources/postgres/lsn.ts'
 import { parseWalBranch, walBranch } from '../sources/postgres/wal-branch.ts'
 import { feedWal, newWalReader, recordLsn, type OnRecord } from '../sources/postgres/wal-reader.ts'
-import { isAncestor, newestTimeline, readTimelines, type Timelines } from './timelines.ts'
+import { newestTimeline, readTimelines, type Timelines } from './timelines.ts'
 
 /** A position to recover to. */
 export type RecoveryGoal =
@@ -36,7 +36,10 @@ export interface RecoveryPlan {
   readonly segmentBytes: number
   readonly goal: RecoveryGoal
   readonly timeline: number
-  /** Of the timelines on the way, without the first one of all. */
+  /**
+   * Of all timelines behind the backup's, also beside the way: the server takes the next free number for its
+   * own, and one that is taken would put two logs under one name.
+   */
   readonly histories: readonly { readonly timeline: number; readonly text: string }[]
   /** In the order of the log; each begins at a WAL segment. */
   readonly stretches: readonly PlannedStretch[]
@@ -96,7 +99,7 @@ export async function planRecovery(
   const bytes = stretches.reduce((sum, { from, to }) => sum + Number(to - from), 0)
   if (bytes === 0 && goal.kind === 'latest') return undefined
   const histories = [...known.histories]
-    .filter(([id]) => id > base.timeline && (id === last || isAncestor(known, id, last)))
+    .filter(([id]) => id > base.timeline)
     .map(([id, { text }]) => ({ timeline: id, text }))
   return { segmentBytes, goal, timeline: last, histories, stretches, bytes }
 }

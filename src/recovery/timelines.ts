@@ -76,7 +76,3 @@ function leavesAt(known: Timelines, timeline: number, base: number, after: Lsn):
   const step = known.histories.get(timeline)?.steps.find((each) => each.timeline === base)
   return step !== undefined && step.end >= after ? step.end : undefined
 }
-
-export function isAncestor(known: Timelines, timeline: number, of: number): boolean {
-  return known.histories.get(of)?.steps.some((step) => step.timeline === timeline) === true
-}
