@@ -131,9 +131,12 @@ const postgresSource = z
       .describe('The server: postgres://backup@db/postgres. What it leaves out, PG* variables say.'),
     password: secret.optional(),
     logs: z
-      .enum(['none', 'stream'])
+      .enum(['none', 'stream', 'archive'])
       .default('none')
-      .describe('"stream": `backstock ship` keeps the log too, so that any moment can be restored.'),
+      .describe(
+        '"stream": `backstock ship` keeps the log too, so that any moment can be restored. "archive": it ' +
+          'takes what archive_command of the server hands over.',
+      ),
     slot: z
       .string()
       .regex(/^[a-z0-9_]{1,63}$/, 'must be 1 to 63 of a-z 0-9 _')

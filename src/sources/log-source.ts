@@ -32,6 +32,10 @@ export type LogFeedState =
   | { readonly kind: 'stalled'; readonly reason: string; readonly hoursLeft: number | undefined }
   /** Log that cannot be understood: it is kept, but nothing can be said of what is in it. */
   | { readonly kind: 'unread'; readonly reason: string }
+  /** A piece of the log did not come, though later ones did: it is waited for. */
+  | { readonly kind: 'gap'; readonly reason: string }
+  /** Something that is there is not taken; it stays where it is. */
+  | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'branch'; readonly from: string; readonly to: string }
 
 /** Called synchronously. */

@@ -39,11 +39,11 @@ export interface RunningShip {
   readonly stop: () => Promise<void>
 }
 
-/** Ships the log of the server that `current` says, until it is stopped. */
+/** Ships the log of the server that `current` says, or of the inbox of the spool, until it is stopped. */
 export function startShip(
   repository: TestRepository,
   current: () => PostgresServer,
-  name = 'orders',
+  { isArchived = false } = {},
 ): RunningShip {
   const end = new AbortController()
   let shipped = 0n
@@ -56,14 +56,13 @@ export function startShip(
     if (event.kind === 'shipped' && event.to > shipped) shipped = event.to
     wake()
   }
-  const source = walSource(name, {
-    connect: () => connectTo(current()),
-    slot: 'backstock',
+  const source = walSource('orders', {
+    server: isArchived ? undefined : { connect: () => connectTo(current()), slot: 'backstock' },
     spoolBytesMax: 4 * 1024 ** 3,
     readNames: undefined,
     clock: systemClock,
   })
-  const options = { spool: join(repository.folder, 'spool'), clock: systemClock, signal: end.signal, onEvent }
+  const options = { spool: spoolOf(repository), clock: systemClock, signal: end.signal, onEvent }
   const timing = { flushMs: 100, retryMsMin: 20 }
   const running = ship(repository.access, source, { ...options, timing }).catch((error: unknown) => {
     failure = error
@@ -91,6 +90,11 @@ export function startShip(
       if (failure !== undefined) throw failure
     },
   }
+}
+
+/** The spool of startShip(). */
+export function spoolOf(repository: TestRepository): string {
+  return join(repository.folder, 'spool')
 }
 
 /** Where the log of the server ends now. */

@@ -9,10 +9,10 @@ import { bootFacts, bootLines, chooseBoots, runBoots } from '../check-boot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { formatBytes, formatCount, formatCounted, formatDuration } from '../human.ts'
-import type { LoadedConfig } from '../config-file.ts'
-import { withRepository } from '../open-repository.ts'
+import { type OpenedRepository, withRepository } from '../open-repository.ts'
 import { postgresServer } from '../postgres-input.ts'
 import { detail, printEvent, printFinding, printLine, printSummary, showMoment, warn } from '../print.ts'
+import { archiveCommandFor, spoolFolder } from '../spool-folder.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 
 /** Hurt files named to people for one finding; --json and --verbose get all that the finding holds. */
@@ -20,7 +20,7 @@ const FILES_SHOWN_MAX = 10
 
 export async function run(context: CommandContext, input: InputOf<'check'>): Promise<number> {
   return withRepository(context, async (repository) => {
-    const { access, host, workers, loaded } = repository
+    const { access, host, workers } = repository
     const { printer, clock, signal } = context
     // A wrong name must not be found out after hours.
     const chosen = await chooseBoots(context, repository, input)
@@ -41,7 +41,7 @@ export async function run(context: CommandContext, input: InputOf<'check'>): Pro
             current: phase,
           }),
       })
-      servers = await checkServers(input.noServer ? [] : serversOf(context, loaded), signal)
+      servers = await checkServers(input.noServer ? [] : serversOf(context, repository), signal)
     } finally {
       endProgress(progress)
     }
@@ -65,11 +65,13 @@ export async function run(context: CommandContext, input: InputOf<'check'>): Pro
 }
 
 /** Of the configured databases. */
-function serversOf(context: CommandContext, { config }: LoadedConfig): CheckedServer[] {
-  return Object.entries(config.sources).flatMap(([source, settings]) => {
+function serversOf(context: CommandContext, { loaded, access }: OpenedRepository): CheckedServer[] {
+  return Object.entries(loaded.config.sources).flatMap(([source, settings]) => {
     if (settings.kind !== 'postgres') return []
     const { logs, slot, mode } = settings
-    const wish = { logs, slot, mode, applicationName: 'backstock' }
+    const owner = { repository: access.config.repository, source }
+    const archiveCommand = archiveCommandFor(spoolFolder(context, loaded, owner))
+    const wish = { logs, slot, mode, archiveCommand, applicationName: 'backstock' }
     return [{ source, wish, target: () => postgresServer(context, source, settings) }]
   })
 }

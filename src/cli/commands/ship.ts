@@ -1,6 +1,4 @@
 /** `backstock ship`: keeps the logs of databases until it is stopped. */
-import { homedir } from 'node:os'
-import { join } from 'node:path'
 import { ship, type ShipEvent } from '../../backup/ship.ts'
 import { Failure } from '../../base/failure.ts'
 import type { PostgresSourceConfig } from '../../protocol/config.ts'
@@ -18,6 +16,7 @@ import { type OpenedRepository, withRepository } from '../open-repository.ts'
 import { pickSources } from '../pick-sources.ts'
 import { postgresServer } from '../postgres-input.ts'
 import { detail, note, printEvent, printFailure, printSummary, warn } from '../print.ts'
+import { spoolFolder } from '../spool-folder.ts'
 
 /** Log that one spool holds at most; the server keeps the rest. */
 const SPOOL_BYTES_MAX = 16 * 1024 ** 3
@@ -39,15 +38,17 @@ function shippedSources(loaded: LoadedConfig, names: readonly string[]): Shipped
   const all = names.length === 0 ? Object.keys(loaded.config.sources) : names
   for (const name of all) {
     const config = loaded.config.sources[name]
-    if (config?.kind === 'postgres' && config.logs === 'stream') shipped.push({ source: name, config })
+    if (config?.kind === 'postgres' && config.logs !== 'none') shipped.push({ source: name, config })
     else if (names.length > 0) {
       pickSources(loaded, [name])
-      const message = `Cannot ship the log of "${name}": its configuration does not say logs: stream`
+      const is = 'its configuration does not say logs: stream or archive'
+      const message = `Cannot ship the log of "${name}": ${is}`
       throw new Failure('usage.invalid', message, { facts: { source: name } })
     }
   }
   if (shipped.length > 0) return shipped
-  throw new Failure('usage.invalid', 'Cannot ship logs: no source of the configuration says logs: stream')
+  const is = 'no source of the configuration says logs: stream or archive'
+  throw new Failure('usage.invalid', `Cannot ship logs: ${is}`)
 }
 
 /** One that fails does not keep the others from theirs. */
@@ -71,13 +72,16 @@ async function shipOne(
   try {
     const target = await postgresServer(context, source, config)
     const feed = walSource(source, {
-      connect: () => connectReplication(target),
-      slot: config.slot,
+      server:
+        config.logs === 'stream'
+          ? { connect: () => connectReplication(target), slot: config.slot }
+          : undefined,
       spoolBytesMax: SPOOL_BYTES_MAX,
       readNames: () => readNamesOf(target),
       clock,
     })
-    const spool = join(spoolFolder(context, await context.loadConfig()), access.config.repository, source)
+    const owner = { repository: access.config.repository, source }
+    const spool = spoolFolder(context, await context.loadConfig(), owner)
     await ship(access, feed, {
       spool,
       clock,
@@ -97,16 +101,6 @@ async function readNamesOf(target: ServerTarget): Promise<NameSnapshot> {
   } finally {
     await closeSql(session)
   }
-}
-
-/** Where log waits that is not in the repository yet: repository.spool, or the state folder of the user. */
-function spoolFolder(context: CommandContext, loaded: LoadedConfig): string {
-  const named = loaded.config.repository.spool
-  if (named !== undefined) return named
-  if (process.getuid?.() === 0) return '/var/lib/backstock/spool'
-  const home = context.env['XDG_STATE_HOME'] ?? ''
-  const state = home === '' ? join(context.env['HOME'] ?? homedir(), '.local', 'state') : home
-  return join(state, 'backstock', 'spool')
 }
 
 /** Says what happens, and once when a trouble is over. */
@@ -133,6 +127,8 @@ function printState({ printer }: CommandContext, source: string, event: ShipEven
   else if (event.kind === 'unread')
     warn(printer, `${source}: ${event.reason}; the log is kept without an index`)
   else if (event.kind === 'store') warn(printer, `${source}: ${event.reason}; the log waits on this host`)
+  else if (event.kind === 'gap') warn(printer, `${source}: gap: ${event.reason}`)
+  else if (event.kind === 'refused') warn(printer, `${source}: ${event.reason}`)
   else if (event.kind === 'stalled') {
     const left = event.hoursLeft
     const keeps = left === undefined ? 'as long as it has room' : `for ${left.toFixed(1)} hours more`

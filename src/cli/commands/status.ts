@@ -86,7 +86,7 @@ export async function run(context: CommandContext, input: InputOf<'status'>): Pr
 
 function streamedSources({ config }: LoadedConfig): string[] {
   return Object.entries(config.sources).flatMap(([name, source]) =>
-    source.kind === 'postgres' && source.logs === 'stream' ? [name] : [],
+    source.kind === 'postgres' && source.logs !== 'none' ? [name] : [],
   )
 }
 

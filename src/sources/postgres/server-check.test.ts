@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { archiveCommand } from './archive-command.ts'
 import { checkServer, SERVER_FINDINGS, type ServerFinding, type ServerWish } from './server-check.ts'
 import type { ServerFacts, SlotFacts } from './server-facts.ts'
 
@@ -143,6 +144,23 @@ test('checkServer() looks at what the log needs', () => {
   finds({}, archive, { logs: 'archive' })
   finds(settings({ archive_mode: 'on' }), archive, { logs: 'archive' })
   assert.deepEqual(check(settings({ archive_mode: 'on', archive_command: 'x' }), { logs: 'archive' }), [])
+})
+
+test('checkServer() prints the archive_command that hands the log to the inbox', () => {
+  const ours = archiveCommand('/bin/client', "/it's/inbox")
+  const wanted = { logs: 'archive', archiveCommand: ours } as const
+  const command = String.raw`ALTER SYSTEM SET archive_command = '/bin/client ''/it''\''''s/inbox'' %p %f';`
+  finds({}, ['archive-off', "ALTER SYSTEM SET archive_mode = 'on';", command, RESTART], wanted)
+  const on = (changes: ServerFacts['settings']): Partial<ServerFacts> =>
+    settings({ archive_mode: 'on', ...changes })
+  finds(on({ archive_command: 'cp %p /old/%f' }), ['archive-command', command, RELOAD], wanted)
+  const noLibrary = "ALTER SYSTEM SET archive_library = '';"
+  finds(on({ archive_library: 'basic_archive' }), ['archive-command', noLibrary, command, RELOAD], wanted)
+  assert.deepEqual(check(on({ archive_command: `log; ${ours}` }), wanted), [])
+})
+
+test('archiveCommand() doubles what PostgreSQL would put something in for', () => {
+  assert.equal(archiveCommand('/b/c', '/100%/inbox'), "/b/c '/100%%/inbox' %p %f")
 })
 
 test('checkServer() looks at the slot', () => {

@@ -2,6 +2,7 @@
  * What stands between a server and its backup: a pure function from facts to findings, each with the command
  * that mends it. docs/guide/postgres.md has a row for each code.
  */
+import { quoteShell } from '../../base/shell.ts'
 import { MANAGED_ROLES, type ServerFacts, type SettingName, type SlotFacts } from './server-facts.ts'
 
 /** What the configuration wants of the server. */
@@ -13,6 +14,8 @@ export interface ServerWish {
   readonly slot: string
   /** As which we log in to stream: who holds the slot under this name is ourselves. */
   readonly applicationName: string
+  /** How the server hands its log over, with `logs: archive`. */
+  readonly archiveCommand?: string
 }
 
 /** `error`: no backup, or no log. `warning`: it goes, at a risk. `info`: good to know. */
@@ -32,6 +35,7 @@ export const SERVER_FINDINGS = {
   'slot-behind': 'warning',
   'slot-unbounded': 'warning',
   'archive-off': 'error',
+  'archive-command': 'warning',
   'full-page-writes': 'warning',
   'standby-page-writes': 'error',
   checksums: 'warning',
@@ -165,16 +169,33 @@ function checkLog(facts: ServerFacts, wish: ServerWish): ServerFinding[] {
   const needed = wish.logs === 'stream' && !isStreaming ? 2 : 1
   const free = Number(settings.max_wal_senders ?? Infinity) - (senderCount ?? 0)
   if (free < needed && replicationRefusal?.sqlstate !== TOO_MANY) findings.push(sendersFinding(facts))
-  if (wish.logs !== 'archive') return findings
-  const hasCommand = (settings.archive_command ?? '') !== '' || (settings.archive_library ?? '') !== ''
-  if (settings.archive_mode === 'off' || !hasCommand)
-    findings.push({
-      code: 'archive-off',
-      is: `archive_mode is ${settings.archive_mode}, archive_command is ${hasCommand ? 'set' : 'empty'}`,
-      mustBe: 'archive_mode on and an archive_command, for logs: archive',
-      mend: [set('archive_mode', 'on'), ...restart(settings)],
-    })
-  return findings
+  return wish.logs === 'archive' ? [...findings, ...checkArchive(settings, wish)] : findings
+}
+
+/** Whether the server hands its log over, and to us. */
+function checkArchive(settings: Settings, { archiveCommand }: ServerWish): ServerFinding[] {
+  const { archive_mode: mode, archive_command: command = '', archive_library: library = '' } = settings
+  const setCommand = archiveCommand === undefined ? [] : [set('archive_command', archiveCommand)]
+  const hasCommand = command !== '' || library !== ''
+  if (mode === 'off' || !hasCommand)
+    return [
+      {
+        code: 'archive-off',
+        is: `archive_mode is ${mode}, archive_command is ${hasCommand ? 'set' : 'empty'}`,
+        mustBe: 'archive_mode on and an archive_command, for logs: archive',
+        mend: [set('archive_mode', 'on'), ...setCommand, ...restart(settings)],
+      },
+    ]
+  if (archiveCommand === undefined || command.includes(archiveCommand)) return []
+  const isLibrary = library !== ''
+  return [
+    {
+      code: 'archive-command',
+      is: isLibrary ? `archive_library is ${library}` : `archive_command is ${command}`,
+      mustBe: archiveCommand,
+      mend: [...(isLibrary ? [set('archive_library', '')] : []), ...setCommand, RELOAD],
+    },
+  ]
 }
 
 function checkSlot(facts: ServerFacts, wish: ServerWish): ServerFinding[] {
@@ -358,8 +379,4 @@ function quoteRuleName(name: string): string {
 
 function quoteText(text: string): string {
   return `'${text.replaceAll("'", "''")}'`
-}
-
-function quoteShell(text: string): string {
-  return /^[\w/.:=-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`
 }

@@ -11,6 +11,7 @@
 import {
   closeSync,
   constants,
+  fchmodSync,
   fsyncSync,
   openSync,
   readdirSync,
@@ -200,13 +201,14 @@ export function onDisk<T>(action: string, path: string, call: () => T): T {
   }
 }
 
-/** Whole or not at all, and durable. */
-function writeDurably(folder: string, name: string, bytes: Uint8Array): void {
+/** Whole or not at all, and durable; `mode` holds whatever the umask says. Fails: host.full, host.file. */
+export function writeDurably(folder: string, name: string, bytes: Uint8Array, mode = 0o600): void {
   const path = join(folder, name)
   const temporary = `${path}.tmp`
   onDisk('write', path, () => {
     const fd = openSync(temporary, 'w', 0o600)
     try {
+      fchmodSync(fd, mode)
       writeFileSync(fd, bytes)
       fsyncSync(fd)
     } finally {
@@ -217,7 +219,8 @@ function writeDurably(folder: string, name: string, bytes: Uint8Array): void {
   })
 }
 
-function readSmall(path: string): string | undefined {
+/** undefined: there is no such file. Fails: host.file. */
+export function readSmall(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {

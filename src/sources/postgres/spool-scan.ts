@@ -21,7 +21,9 @@ export function findSoundEnd(system: SpoolSystem, held: LogRange, unsureBytes: n
   const fileStart = segmentStart(to - 1n, system.segmentBytes)
   const reach = to - BigInt(unsureBytes)
   const unsure = reach > fileStart ? reach : fileStart
-  const end = scanFrom(system, held, recordPage(system, held, unsure))
+  const read = (begin: Lsn, end: Lsn): Buffer => readLog(system, { ...held, from: begin, to: end })
+  const { segmentBytes } = system
+  const end = scanLog({ from: recordPage(system, held, unsure), to, segmentBytes, read })
   return end < unsure ? unsure : end
 }
 
@@ -36,27 +38,34 @@ function recordPage(system: SpoolSystem, held: LogRange, lsn: Lsn): Lsn {
   return held.from
 }
 
-function scanFrom(system: SpoolSystem, held: LogRange, from: Lsn): Lsn {
+/** The end of the last record of [from, to) whose checksum holds, and those before it. */
+export function scanLog(log: {
+  readonly from: Lsn
+  readonly to: Lsn
+  readonly segmentBytes: number
+  readonly read: (from: Lsn, to: Lsn) => Buffer
+}): Lsn {
+  const { from, to, segmentBytes } = log
   let lastLsn = from
   const reader = newWalReader({
     from,
-    segmentBytes: system.segmentBytes,
+    segmentBytes,
     checkCrc: true,
     onRecord: () => {
       lastLsn = recordLsn(reader)
     },
   })
   try {
-    while (reader.next < held.to && reader.endedAt === undefined) {
-      const to = reader.next + READ_BYTES < held.to ? reader.next + READ_BYTES : held.to
-      feedWal(reader, readLog(system, { ...held, from: reader.next, to }))
+    while (reader.next < to && reader.endedAt === undefined) {
+      const end = reader.next + READ_BYTES < to ? reader.next + READ_BYTES : to
+      feedWal(reader, log.read(reader.next, end))
     }
   } catch (error) {
     if (!isFailure(error, 'source.failed')) throw error
     return lastLsn
   }
   // Records are aligned, the end of what was received need not be.
-  if (reader.endedAt !== undefined) return reader.endedAt < held.to ? reader.endedAt : held.to
+  if (reader.endedAt !== undefined) return reader.endedAt < to ? reader.endedAt : to
   if (reader.total === 0) return reader.next - BigInt(reader.carry.length)
   return reader.isHeadless ? lastLsn : reader.gatheredFrom
 }

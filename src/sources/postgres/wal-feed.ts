@@ -4,6 +4,7 @@ import { setTimeout } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.ts'
 import { isFailure } from '../../base/failure.ts'
 import type { LogFeed, LogFeedEvents, LogFeedState, LogFile, LogSource, LogStretch } from '../log-source.ts'
+import { receiveArchive } from './archive-receiver.ts'
 import {
   formatPosition,
   openSpool,
@@ -32,8 +33,8 @@ import type { CoverageMark } from './wal-stream.ts'
 import { receiveWal, type ConnectServer, type ReceiverState } from './wal-receiver.ts'
 
 export interface WalFeedSettings {
-  readonly connect: ConnectServer
-  readonly slot: string
+  /** Whose log is streamed; undefined: its archive_command puts it into the inbox of the spool. */
+  readonly server: { readonly connect: ConnectServer; readonly slot: string } | undefined
   /** Bytes of log that the spool may hold. */
   readonly spoolBytesMax: number
   /** What relations are called now; undefined: nobody is asked, and drops have numbers only. */
@@ -161,14 +162,15 @@ function historiesOf(spool: Spool, branchOf: (timeline: number) => string): LogF
 
 async function run(
   spool: Spool,
-  { connect, slot, clock }: WalFeedSettings,
+  { server, clock }: WalFeedSettings,
   events: LogFeedEvents & { readonly onMark: (mark: CoverageMark) => void },
   signal: AbortSignal,
 ): Promise<void> {
+  if (server === undefined) return receiveArchive(spool, { clock, signal }, events)
   await receiveWal(
-    connect,
+    server.connect,
     spool,
-    { slot, start: undefined, clock, signal },
+    { slot: server.slot, start: undefined, clock, signal },
     {
       onDurable: () => events.onMore(),
       onMark: events.onMark,
