@@ -51,6 +51,8 @@ const SECOND_GIB = 131_072
 let server: PostgresServer
 let host: ShopHost
 let space = ''
+/** With nothing in it. */
+let empty = ''
 
 before(
   async () => {
@@ -65,12 +67,14 @@ before(
       ],
     })
     space = ownFolder('a=b "näher"')
+    empty = ownFolder('empty')
     ownFolder('archive')
     writeOwned(Buffer.concat([Buffer.from(`${server.data}/`), ODD]), Buffer.from('kept'))
     sql(
       server,
       "CREATE TABLESPACE inside LOCATION ''",
       `CREATE TABLESPACE apart LOCATION '${space}'`,
+      `CREATE TABLESPACE empty LOCATION '${empty}'`,
       'CREATE TABLE orders AS SELECT n, repeat(md5(n::text), 4) AS note FROM generate_series(1, 100000) AS n',
       'CREATE TABLE near TABLESPACE inside AS SELECT n, md5(n::text) FROM generate_series(1, 5000) AS n',
       'CREATE TABLE far TABLESPACE apart AS SELECT n, md5(n::text) FROM generate_series(1, 5000) AS n',
@@ -108,8 +112,12 @@ function writeOwned(path: string | Buffer, bytes: Uint8Array): void {
 
 function restoreArgs(name: string): string[] {
   const to = join(server.dir, name)
-  const map = `${space}=${to}-space`.replaceAll('a=b', 'a\\=b')
-  return ['restore', 'orders', '--to', join(to, 'data'), '--snapshot', 'latest', '--tablespace-map', map]
+  const map = [mapTo(space, `${to}-space`), mapTo(empty, `${to}-empty`)].flat()
+  return ['restore', 'orders', '--to', join(to, 'data'), '--snapshot', 'latest', ...map]
+}
+
+function mapTo(from: string, to: string): string[] {
+  return ['--tablespace-map', [from, to].map((path) => path.replaceAll('=', '\\=')).join('=')]
 }
 
 function restored(name: string): PostgresServer {
@@ -209,9 +217,16 @@ test('a tablespace whose path no archive can hold is the server’s refusal, in 
 
 test('folders that lie in each other are refused before anything is written', given, async () => {
   const to = join(server.dir, 'nested/data')
-  const args = ['restore', 'orders', '--to', to, '--snapshot', 'latest', '--tablespace-map']
-  for (const place of [to, `${to}/space`, join(server.dir, 'nested')]) {
-    const done = await here(host, [...args, `${space.replace('=', '\\=')}=${place}`])
+  const args = ['restore', 'orders', '--to', to, '--snapshot', 'latest']
+  const apart = join(server.dir, 'nested/space')
+  for (const [one, other] of [
+    [to, apart],
+    [`${to}/space`, apart],
+    [join(server.dir, 'nested'), apart],
+    [apart, apart],
+    [apart, `${apart}/below`],
+  ] as const) {
+    const done = await here(host, [...args, ...mapTo(space, one), ...mapTo(empty, other)])
     assert.equal(done.exit, 25, done.stderr)
     assert.match(done.stderr, /must be folders apart/)
   }

@@ -1,6 +1,5 @@
 /**
- * What a restore of a cluster refuses, what it leaves when it cannot finish, and a server that dies amid a
- * backup.
+ * What a restore of a cluster refuses, what it leaves when it cannot finish, and a server that ends a backup.
  */
 import assert from 'node:assert/strict'
 import { chownSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
@@ -145,24 +144,29 @@ test('what is damaged is named, and without pg_control no server starts on the r
 })
 
 test(
-  'a server that dies amid a backup leaves no snapshot; the next run takes over its packs',
+  'a server that ends the connection, or dies, leaves no snapshot; the next run takes over its packs',
   within,
   async () => {
     const count = (await snapshotsOf(repository)).length
-    let isKilled = false
-    const onProgress = ({ bytesRead }: { bytesRead: number }): void => {
-      if (isKilled || bytesRead < 8 * 1024 * 1024) return
-      isKilled = true
-      void killPostgres(server)
+    const terminate = (): void => {
+      sql(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE state = 'backup'")
     }
-    await assert.rejects(
-      backUp(
-        repository,
-        clusterSource(() => server),
-        { onProgress },
-      ),
-      { code: 'source.failed' },
-    )
+    for (const end of [terminate, () => void killPostgres(server)]) {
+      let isEnded = false
+      const onProgress = ({ bytesRead }: { bytesRead: number }): void => {
+        if (isEnded || bytesRead < 8 * 1024 * 1024) return
+        isEnded = true
+        end()
+      }
+      await assert.rejects(
+        backUp(
+          repository,
+          clusterSource(() => server),
+          { onProgress },
+        ),
+        { code: 'source.failed' },
+      )
+    }
     assert.equal((await snapshotsOf(repository)).length, count)
     await startPostgres(server)
     const summary = await backUp(
