@@ -190,7 +190,8 @@ function serverUser(): ServerUser {
   return { uid: Number(fields[2]), gid: Number(fields[3]), prefix }
 }
 
-async function freePort(): Promise<number> {
+/** Nobody listens there now. */
+export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')
   const address = probe.address()

@@ -20,13 +20,15 @@ import {
 } from '../data/cluster.ts'
 import { describeMachine } from '../machine.ts'
 import { measure, type Command } from '../measure.ts'
-import { openBackstockForClusters } from '../peers/backstock-cluster.ts'
+import { openBackstockForClusters, openLoggedRepository } from '../peers/backstock-cluster.ts'
 import type { ClusterPeer, ClusterRepository } from '../peers/cluster-peer.ts'
 import { folderBytes } from '../peers/peer.ts'
 import { openPgbackrest } from '../peers/pgbackrest.ts'
 import type { ClusterStep, PostgresRecord } from '../postgres-record.ts'
 import { openDiskScratch, removeFolder } from '../scratch.ts'
 import { settleMs } from './rounds.ts'
+import { beginShipped, measureShipping } from './shipping.ts'
+import { measureReplay } from './replay.ts'
 import { measureWalParsing } from './wal-parsing.ts'
 
 export interface PostgresMeasure {
@@ -103,6 +105,32 @@ async function measureCluster(rounds: Rounds): Promise<void> {
   for (const peer of peers) addSettings(cluster, peer.settings(turnFolder(cluster, peer)))
   await startCluster(cluster)
   await measureRounds(rounds)
+  await stopCluster(cluster)
+  await measureShipped(rounds)
+}
+
+/** In a cluster of its own: commits, and what they take to be replayed. */
+async function measureShipped({ record, backstockPath, cluster, note }: Rounds): Promise<void> {
+  const { scratch } = cluster
+  const folder = join(scratch.root, 'shipped')
+  const shop = await makeCluster(scratch, join(scratch.root, 'shop'))
+  mkdirSync(folder)
+  const shipped = {
+    cluster: shop,
+    folder,
+    repository: openLoggedRepository(backstockPath, shop, folder),
+    scale: record.scale,
+    rounds: record.rounds,
+    samples: record.log,
+    note,
+  }
+  try {
+    await beginShipped(shipped)
+    await measureShipping(shipped)
+    await measureReplay(shipped)
+  } finally {
+    await stopCluster(shop)
+  }
 }
 
 /** Round 0 is not kept. */
