@@ -27,7 +27,7 @@ function autoSettings(folder: string): Map<string, string> {
 
 test('`mendInsideConfig()` writes nothing where all is in the data folder', (t) => {
   const folder = dataFolder(t, "port = 1\nhba_file = 'pg_hba.conf'\n")
-  mendInsideConfig(folder, NOTHING, undefined)
+  assert.equal(mendInsideConfig(folder, NOTHING, undefined), false)
   assert.equal(existsSync(join(folder, 'postgresql.auto.conf')), false)
   assert.equal(readFileSync(join(folder, 'postgresql.conf'), 'utf8'), "port = 1\nhba_file = 'pg_hba.conf'\n")
 })

@@ -14,8 +14,8 @@ import { adjustedList, HBA_MISSING, MARK, writeConfigFiles, type StoredConfig } 
 /** By setting: the file it gets. Another name than the usual, which the data folder may have too. */
 const FILES = { hba_file: 'pg_hba.restored.conf', ident_file: 'pg_ident.restored.conf' } as const
 
-/** Not synced. `folder`: the data folder, raw. Fails: restore.failed. */
-export function mendInsideConfig(folder: string, stored: StoredConfig, owner: FileOwner): void {
+/** Not synced. `folder`: the data folder, raw. Returns whether anything was to be done. Fails: restore.failed. */
+export function mendInsideConfig(folder: string, stored: StoredConfig, owner: FileOwner): boolean {
   const auto = readAutoConf(folder, PLACE_MARK)
   const known = new Map([...readConfigFile(folder), ...settingsOf(auto.lines)])
   const texts: Record<string, string> = {}
@@ -33,7 +33,9 @@ export function mendInsideConfig(folder: string, stored: StoredConfig, owner: Fi
   }
   if (known.has('data_directory')) texts['postgresql.conf'] = withoutDataFolder(folder)
   writeConfigFiles(folder, texts, owner)
-  if (Object.keys(settings).length > 0) writeAutoConf(folder, auto, { mark: PLACE_MARK, settings }, owner)
+  const isMended = Object.keys({ ...texts, ...settings }).length > 0
+  if (isMended) writeAutoConf(folder, auto, { mark: PLACE_MARK, settings }, owner)
+  return isMended
 }
 
 /** An absolute path of the old data folder leads to the same file in the new one. */

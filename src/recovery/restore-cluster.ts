@@ -130,6 +130,7 @@ export async function restoreCluster(
     goal === undefined ? undefined : await planRecovery(access, snapshot, { goal, timeline, segmentBytes })
   let target: RecoveryTarget | undefined
   let setAside: readonly SetAside[] = []
+  let { config } = cluster
   // Resumed with other places or another goal, what the first run left would be taken for this one's.
   const places = tablespaces.map(({ oid, to }) => [oid, to])
   const wanted = goal?.kind === 'lsn' ? { ...goal, lsn: String(goal.lsn) } : goal
@@ -153,7 +154,7 @@ export async function restoreCluster(
       if (!parts.every(isComplete)) return false
       ownFolder(cluster.data, plan.root, options)
       for (const space of tablespaces) if (space.isMoved) moveLink(cluster.data, space)
-      if (plan.config !== undefined) placeConfig(cluster, plan.config, ownerOf(cluster, options))
+      if (plan.config !== undefined) config = placeConfig(cluster, plan.config, ownerOf(cluster, options))
       // What a standby was told is not meant for a copy: it would go after its primary.
       for (const name of SIGNALS) rmSync(pathBytes(join(cluster.data, name)), { force: true })
       if (options.leavesConfig !== true && options.keepsSettings !== true)
@@ -165,16 +166,16 @@ export async function restoreCluster(
   const data = await restore(access, host, snapshot, options.dryRun ? given : { ...given, last })
   if (options.dryRun) await restoreTablespaces(false)
   return {
-    cluster,
+    cluster: { ...cluster, config },
     parts: [data, ...parts],
     recovery: recovery && { target, bytes: recovery.bytes },
     setAside,
   }
 }
 
-function placeConfig({ data, config }: RestoredCluster, stored: StoredConfig, owner: FileOwner): void {
+function placeConfig({ data, config }: RestoredCluster, stored: StoredConfig, owner: FileOwner): ConfigState {
   if (config === 'placed') writeStoredConfig(data, stored, owner)
-  else if (config === 'inside') mendInsideConfig(data, stored, owner)
+  return config === 'inside' && mendInsideConfig(data, stored, owner) ? 'placed' : config
 }
 
 async function prepareRecovery(

@@ -211,7 +211,8 @@ test(
     await stopPostgres(server)
     const away = join(server.dir, 'away')
     renameSync(etc, away)
-    const { to } = await restoredState('mixed')
+    const { to, summary } = await restoredState('mixed')
+    assert.equal(summary['configuration'], 'placed')
     const back = { ...server, data: to, process: undefined }
     try {
       await startPostgres(back)
