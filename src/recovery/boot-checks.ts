@@ -13,6 +13,8 @@ export interface BootCounts {
   databases: number
   tables: number
   indexes: number
+  /** Of what should have been looked into: relations, databases, kinds of checks. */
+  unchecked: number
 }
 
 /** The steps whose time is taken. */
@@ -78,7 +80,7 @@ async function listDatabases(checking: BootChecking): Promise<string[]> {
   try {
     const rows = await runSql(session, 'select datname, datconnlimit from pg_database order by oid')
     for (const [name, limit] of rows)
-      if (limit === '-2') add(checking, 'not-checked', `database ${name}: its removal was cut off`, 'warning')
+      if (limit === '-2') add(checking, 'not-checked', `database ${name}: its removal was cut off`, 'info')
     if (server.major >= HAS_DATABASE_VERSION) await checkDatabaseVersions(checking, session)
     return rows.filter(([, limit]) => limit !== '-2').map(([name]) => name ?? '')
   } finally {
@@ -119,7 +121,8 @@ async function install(checking: BootChecking, session: SqlSession, name: string
   const [row] = await runSql(session, 'select 1 from pg_available_extensions where name = $1', [name])
   if (row === undefined) {
     const of = { amcheck: 'tables and indexes', pg_visibility: 'visibility maps' }[name] ?? name
-    once(checking, `${of}: the extension ${name} is not on this host (PostgreSQL's contrib package)`)
+    const is = `the extension ${name} is not on this host (it is in PostgreSQL's contrib package)`
+    once(checking, `${of}: ${is}`, 'warning')
     return false
   }
   try {
@@ -134,7 +137,8 @@ async function install(checking: BootChecking, session: SqlSession, name: string
 
 async function checkTables(checking: BootChecking, session: SqlSession): Promise<void> {
   if (checking.server.major < CHECKS_TABLES) {
-    once(checking, 'tables: amcheck looks at them from version 14 on; their indexes are compared with them')
+    const is = 'amcheck looks at them from version 14 on; their indexes are compared with them'
+    once(checking, `tables: ${is}`, 'info')
     return
   }
   for (const relation of await heapsOf(session)) {
@@ -319,14 +323,15 @@ function wordsOf(error: Failure): string {
   return describeError(error.cause ?? error)
 }
 
-function once(checking: BootChecking, text: string): void {
+function once(checking: BootChecking, text: string, severity: Severity): void {
   if (checking.said.has(text)) return
   checking.said.add(text)
-  add(checking, 'not-checked', text, 'warning')
+  add(checking, 'not-checked', text, severity)
 }
 
 function add(checking: BootChecking, code: FindingCode, text: string, severity?: Severity): void {
   const { findings, source, snapshot } = checking
+  if (code === 'not-checked' && severity !== 'info') checking.counts.unchecked++
   const message = `"${source}": ${code === 'not-checked' ? `not checked: ${text}` : text}`
   const of = { snapshots: [snapshot], ...(severity === undefined ? {} : { severity }) }
   addFinding(findings, code, message, of)

@@ -1,11 +1,12 @@
 /**
  * A server on a restored copy that reaches nothing outside of its scratch folder: it is started with a
  * configuration of its own, never with that of the copy; it listens on a Unix socket in that folder only, no
- * background worker of an extension runs in it, and it archives and replicates nothing.
+ * background worker of an extension runs in it, and it archives and replicates nothing. Whoever cancels must
+ * end it by endServer(): functions here only look whether they were cancelled.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure } from '../base/failure.ts'
@@ -39,6 +40,8 @@ const NO_LIBRARY = /could not (?:access file|load library) "([^"]+)"/
 const PROBLEM = /\b(?:FATAL|PANIC|ERROR):/
 const SAID_MAX = 200
 const CONNECT_MS_MAX = 30_000
+/** Of util-linux, on each Linux that is no container image cut to the bone. */
+const SETPRIV = '/usr/bin/setpriv'
 /** Sockets have short names: 107 bytes on Linux, 103 elsewhere. */
 const SOCKET_BYTES_MAX = 103
 /** From then on it takes `event_triggers`, which also stops triggers on login. */
@@ -82,7 +85,7 @@ export function bootPlace(server: BootServer): ServerPlace {
 export async function startServer(server: BootServer, signal: AbortSignal | undefined): Promise<void> {
   for (;;) {
     writeSettings(server)
-    if (await tryStart(server, signal)) return
+    if (await tryStart(server)) return
     throwIfCancelled(signal)
     const { said } = server
     const lacking = said.map((line) => NO_LIBRARY.exec(line)?.[1]).find((name) => name !== undefined)
@@ -98,17 +101,19 @@ export async function startServer(server: BootServer, signal: AbortSignal | unde
 export async function stopServer(server: BootServer, signal: AbortSignal | undefined): Promise<void> {
   const child = server.process
   if (child === undefined) return
-  const kill = (): void => void child.kill('SIGQUIT')
-  signal?.addEventListener('abort', kill, { once: true })
   await endProcess(child, 'SIGINT')
-  signal?.removeEventListener('abort', kill)
   server.process = undefined
   throwIfCancelled(signal)
   if (child.exitCode !== 0)
     throw new Failure('source.failed', `the server does not stop in order: ${lastWords(server)}`)
 }
 
-/** Ends it at once, whatever it does; harmless when it has ended. */
+/** Tells it to end at once, whatever it does, and does not wait. */
+export function endServer(server: BootServer): void {
+  server.process?.kill('SIGQUIT')
+}
+
+/** Ends it at once; harmless when it has ended. */
 export async function killServer(server: BootServer): Promise<void> {
   const child = server.process
   server.process = undefined
@@ -129,7 +134,7 @@ export async function prepareServer(server: BootServer, signal: AbortSignal | un
     'update pg_catalog.pg_subscription set subenabled = false',
   ]
   for (const database of DATABASES) {
-    if (await runSingle(server, database, { statements, signal })) return
+    if (await runSingle(server, database, statements)) return
     throwIfCancelled(signal)
   }
   throw new Failure('source.failed', `the server does not run in single-user mode: ${lastWords(server)}`)
@@ -144,19 +149,15 @@ export function lastWords({ said }: BootServer): string {
 }
 
 /** Resolves to whether it is ready; when it is not, it has ended. */
-async function tryStart(server: BootServer, signal: AbortSignal | undefined): Promise<boolean> {
+async function tryStart(server: BootServer): Promise<boolean> {
   const child = spawnServer(server, ['-D', dataFolder(server)], 'ignore')
   server.process = child
-  const kill = (): void => void child.kill('SIGQUIT')
-  signal?.addEventListener('abort', kill, { once: true })
-  if (signal?.aborted === true) kill()
   const isReady = await new Promise<boolean>((resolve) => {
     listen(server, child, (line) => {
       if (READY.test(line)) resolve(true)
     })
     child.once('close', () => resolve(false))
   })
-  signal?.removeEventListener('abort', kill)
   if (!isReady) server.process = undefined
   return isReady
 }
@@ -165,21 +166,15 @@ async function tryStart(server: BootServer, signal: AbortSignal | undefined): Pr
 async function runSingle(
   server: BootServer,
   database: string,
-  {
-    statements,
-    signal,
-  }: { readonly statements: readonly string[]; readonly signal: AbortSignal | undefined },
+  statements: readonly string[],
 ): Promise<boolean> {
   const child = spawnServer(server, ['--single', '-D', dataFolder(server)], 'pipe', database)
   server.process = child
-  const kill = (): void => void child.kill('SIGQUIT')
-  signal?.addEventListener('abort', kill, { once: true })
   listen(server, child, () => undefined)
   // It may end before it has read them.
   child.stdin?.on('error', () => undefined)
   child.stdin?.end(statements.map((text) => `${text}\n`).join(''))
   await new Promise((resolve) => child.once('close', resolve))
-  signal?.removeEventListener('abort', kill)
   server.process = undefined
   return child.exitCode === 0
 }
@@ -191,7 +186,10 @@ function spawnServer(
   ...rest: readonly string[]
 ): ChildProcess {
   const settings = ['-c', `config_file=${join(folder, 'postgresql.conf')}`]
-  return spawn(join(bin, 'postgres'), [...flags, ...settings, ...rest], {
+  const program = join(bin, 'postgres')
+  // Where there is such a program, the server ends even if we are killed.
+  const [first = program, ...words] = existsSync(SETPRIV) ? [SETPRIV, '--pdeathsig', 'QUIT', program] : []
+  return spawn(first, [...words, ...flags, ...settings, ...rest], {
     ...user,
     cwd: folder,
     env: { LC_ALL: 'C', TZ: 'UTC' },

@@ -32,6 +32,7 @@ import { checkPageSums } from './boot-pages.ts'
 import { findServerFolder, serverUser, type ServerUser } from './boot-programs.ts'
 import {
   dataFolder,
+  endServer,
   killServer,
   newBootServer,
   prepareServer,
@@ -69,7 +70,7 @@ export type BootStep = 'restore' | 'recover' | 'pages' | 'prepare' | CheckStep
 export interface BootReport {
   readonly source: string
   readonly snapshot: string
-  /** It started and no finding is an error. */
+  /** It started, no finding is an error, and all was looked into. */
   readonly proven: boolean
   /** In their order, with the time of each. */
   readonly steps: readonly { readonly step: BootStep; readonly seconds: number }[]
@@ -105,6 +106,8 @@ interface Booting {
   readonly findings: Findings
   readonly seconds: Map<BootStep, number>
   readonly counts: BootCounts & { pages: number }
+  /** The one at hand, or the last one. */
+  step: BootStep | undefined
   major: number | undefined
   target: RecoveryTarget | undefined
 }
@@ -125,7 +128,8 @@ export async function bootSnapshot(
     signal: AbortSignal.any([options.signal, limit]),
     findings: newFindings(),
     seconds: new Map(),
-    counts: { databases: 0, tables: 0, indexes: 0, pages: 0 },
+    counts: { databases: 0, tables: 0, indexes: 0, unchecked: 0, pages: 0 },
+    step: undefined,
     major: undefined,
     target: undefined,
   }
@@ -142,7 +146,7 @@ export async function bootSnapshot(
   return {
     source: snapshot.source,
     snapshot: snapshot.id,
-    proven: findings.list.every(({ severity }) => severity !== 'error'),
+    proven: counts.unchecked === 0 && findings.list.every(({ severity }) => severity !== 'error'),
     steps: [...booting.seconds].map(([step, seconds]) => ({ step, seconds })),
     findings: findings.list,
     counts,
@@ -167,8 +171,9 @@ async function bootIn(booting: Booting, folder: string): Promise<void> {
   const preload = await preloadLibraries(booting, { bin, data, user })
   const control = isolate(folder, user, booting.target)
   const server = newBootServer({ bin, major, user, folder, control, preload })
-  const end = (): void => void server.process?.kill('SIGQUIT')
+  const end = (): void => endServer(server)
   process.prependOnceListener('exit', end)
+  signal.addEventListener('abort', end)
   try {
     await timed(booting, 'recover', () => startServer(server, signal))
     tellLeftOut(booting, preload, server)
@@ -191,6 +196,7 @@ async function bootIn(booting: Booting, folder: string): Promise<void> {
   } finally {
     await killServer(server)
     process.removeListener('exit', end)
+    signal.removeEventListener('abort', end)
   }
 }
 
@@ -346,6 +352,7 @@ async function withScratch(booting: Booting, use: (folder: string) => Promise<vo
 async function timed<T>(booting: Booting, step: BootStep, work: () => Promise<T>): Promise<T> {
   const { options, seconds, signal } = booting
   throwIfCancelled(signal)
+  booting.step = step
   if (!seconds.has(step)) options.onStep?.(step)
   const begun = options.clock.elapsed()
   try {
@@ -365,8 +372,8 @@ function addHindrance(booting: Booting, { message, facts: { hint } }: Failure): 
 }
 
 function addFailed(booting: Booting, is: string): void {
-  const last = [...booting.seconds.keys()].at(-1)
-  add(booting, 'boot.failed', `does not start as it must${last === undefined ? '' : ` (${last})`}: ${is}`)
+  const at = booting.step === undefined ? '' : ` (${booting.step})`
+  add(booting, 'boot.failed', `does not start as it must${at}: ${is}`)
 }
 
 function add(
