@@ -1,5 +1,6 @@
 /** What --json says of a snapshot; everything in it is public to whoever opens the repository. */
 import type { StoredSnapshot } from '../repo/snapshots.ts'
+import { LOGICAL_KIND } from '../sources/postgres/logical-paths.ts'
 
 export interface SnapshotFacts {
   readonly id: string
@@ -47,4 +48,10 @@ export function snapshotFacts(snapshot: StoredSnapshot): SnapshotFacts {
     packSets: lineage.length,
     domain,
   }
+}
+
+/** For people: its kind, and what they must know of it. */
+export function shownKind({ kind, partial, sourceKind }: StoredSnapshot): string {
+  const notes = [...(sourceKind === LOGICAL_KIND ? ['logical'] : []), ...(partial ? ['partial'] : [])]
+  return notes.length === 0 ? kind : `${kind} (${notes.join(', ')})`
 }

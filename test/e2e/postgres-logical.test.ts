@@ -156,6 +156,7 @@ test('a snapshot of dumps is called logical, and has no moments in between', wit
   assert.equal((await here(host, ['backup', 'orders', '--kind', 'incremental'])).exit, 0)
   const listed = await here(host, ['snapshots', 'orders'])
   assert.match(listed.stdout, / full \(logical\) /)
+  assert.match((await here(host, ['status'])).stdout, / full \(logical\) /)
   const { bytes } = run(host, ['cat', 'orders:latest', '/server.json'])
   const record = JSON.parse(bytes.toString('utf8')) as Event
   assert.equal(record['mode'], 'logical')

@@ -1,5 +1,6 @@
 /** `prefer: standby`: backups of a real standby, with and without its primary, and of one that is promoted. */
 import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { isFailure } from '../../src/base/failure.ts'
@@ -84,6 +85,17 @@ test('a standby is backed up, and its backup starts as a server of its own', wit
   const { from, isStandby, warnings } = await backUpOrders()
   assert.deepEqual([from, isStandby, warnings.includes('backs up the primary')], ['standby', true, false])
   await checkRestored('back', 41_000)
+})
+
+test('dumps are taken from a standby too', within, async () => {
+  const physical = readFileSync(join(host.dir, 'backstock.yaml'), 'utf8')
+  writeFileSync(join(host.dir, 'logical.yaml'), physical.replace('checkpoint: fast', 'mode: logical'))
+  const config = ['--config', join(host.dir, 'logical.yaml')]
+  const done = await here(host, ['backup', 'orders', ...config])
+  assert.equal(done.exit, 0, done.stderr)
+  const record = (await here(host, ['cat', 'orders:latest', '/server.json'])).stdout
+  assert.match(record, /"mode": "logical"/)
+  assert.match(record, /"isStandby": true/)
 })
 
 test('a standby without its primary is backed up', within, async () => {

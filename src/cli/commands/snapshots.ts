@@ -2,14 +2,13 @@
 import { listSnapshots, type StoredSnapshot } from '../../repo/snapshots.ts'
 import { missingHeads } from '../../repo/heads.ts'
 import { parseNamedSource, snapshotsOfSource, sourceLabel } from '../../repo/select-snapshot.ts'
-import { LOGICAL_KIND } from '../../sources/postgres/logical-paths.ts'
 import { requireStoredSource, writersOf } from '../choose-snapshot.ts'
 import type { InputOf } from '../commands.ts'
 import type { CommandContext } from '../context.ts'
 import { formatBytes, formatCount, formatCounted } from '../human.ts'
 import { withRepository } from '../open-repository.ts'
 import { printEvent, printSummary, printTable, showMoment, warn } from '../print.ts'
-import { snapshotFacts } from '../snapshot-facts.ts'
+import { shownKind, snapshotFacts } from '../snapshot-facts.ts'
 import type { Column } from '../table.ts'
 
 const columns: readonly Column[] = [
@@ -51,7 +50,7 @@ export async function run(context: CommandContext, input: InputOf<'snapshots'>):
           one.id,
           isMixed ? sourceLabel(one, writers) : one.source,
           showMoment(printer, Date.parse(one.completed)),
-          kindOf(one),
+          shownKind(one),
           formatCount(one.totals.files),
           formatBytes(one.totals['bytes'] ?? 0),
           formatBytes(snapshotFacts(one).bytesStored),
@@ -68,11 +67,6 @@ export async function run(context: CommandContext, input: InputOf<'snapshots'>):
     printSummary(printer, summary, [formatCounted(shown.length, 'snapshot')])
     return 0
   })
-}
-
-function kindOf({ kind, partial, sourceKind }: StoredSnapshot): string {
-  const notes = [...(sourceKind === LOGICAL_KIND ? ['logical'] : []), ...(partial ? ['partial'] : [])]
-  return notes.length === 0 ? kind : `${kind} (${notes.join(', ')})`
 }
 
 function newestOfEach(

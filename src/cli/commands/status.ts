@@ -11,7 +11,7 @@ import { formatBytes, formatCount, formatDuration } from '../human.ts'
 import { withRepository } from '../open-repository.ts'
 import { requireKnownSource } from '../pick-sources.ts'
 import { printEvent, printFinding, printLine, printSummary, printTable, showMoment } from '../print.ts'
-import { snapshotFacts } from '../snapshot-facts.ts'
+import { shownKind, snapshotFacts } from '../snapshot-facts.ts'
 import type { Column } from '../table.ts'
 
 const columns: readonly Column[] = [
@@ -117,7 +117,7 @@ function rowOf(status: SourceStatus, moment: (milliseconds: number) => string): 
     source,
     moment(Date.parse(latest.completed)),
     formatDuration(ageSeconds * 1000),
-    latest.partial ? `${latest.kind} (partial)` : latest.kind,
+    shownKind(latest),
     formatCount(latest.totals.files),
     formatBytes(latest.totals['bytes'] ?? 0),
     formatBytes(bytesStored),

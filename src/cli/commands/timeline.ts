@@ -79,7 +79,7 @@ async function chooseSource(
   }
   const snapshots = among.filter((one) => one.domain === domain)
   if (snapshots.every(({ log }) => log === undefined))
-    throw new Failure('usage.invalid', `Cannot show the timeline of "${typed}": files have no log`)
+    throw new Failure('usage.invalid', `Cannot show the timeline of "${typed}": files and dumps have no log`)
   return { domain, source: named.source, snapshots }
 }
 
