@@ -23,10 +23,20 @@ import {
   makePostgres,
   postgresFolder,
   query,
+  type PostgresOptions,
   type PostgresServer,
 } from './postgres.ts'
 import { startStandby } from './postgres-standby.ts'
-import { dropHost, eventOf, here, makeHost, start, type Event, type ShopHost } from './shop-host.ts'
+import {
+  dropHost,
+  eventOf,
+  here,
+  makeHost,
+  start,
+  type ConfigText,
+  type Event,
+  type ShopHost,
+} from './shop-host.ts'
 
 export interface PitrWorld {
   readonly host: ShopHost
@@ -35,13 +45,16 @@ export interface PitrWorld {
   readonly first: PostgresServer
   /** The second port that the source is looked for. */
   readonly otherPort: number
-  readonly ship: ShipProgram
+  /** The one that runs now. */
+  ship: ShipProgram
 }
 
 export interface ShipProgram {
   /** Resolves when the repository has all that the server has flushed. */
   readonly caughtUp: (server: Pick<PostgresServer, 'port'>) => Promise<void>
   readonly stop: () => Promise<void>
+  /** Resolves when it ends by itself, to what it said last of an error. */
+  readonly ended: () => Promise<Event>
 }
 
 /** A cluster that a printed command has started. */
@@ -53,18 +66,31 @@ export interface StartedCluster {
 
 const READY = /database system is ready to accept connections/
 
+export interface WorldOptions extends PostgresOptions {
+  readonly version: number
+}
+
 /** A server with `statements` run on it, and its shipper. End with dropWorld(). */
-export async function makeWorld(version: number, ...statements: readonly string[]): Promise<PitrWorld> {
-  const first = await makePostgres({ version, settings: ['max_prepared_transactions = 5'] })
+export async function makeWorld(
+  { version, ...options }: WorldOptions,
+  ...statements: readonly string[]
+): Promise<PitrWorld> {
+  const first = await makePostgres({ version, ...options })
   await query(first, ...statements)
   const otherPort = await freePort()
-  const hosts = `127.0.0.1:${first.port},127.0.0.1:${otherPort}`
-  const url = `postgres://postgres@${hosts}/postgres?sslmode=disable&target_session_attrs=read-write`
-  const host = makeHost({
-    sources: `  orders: { kind: postgres, url: '${url}', checkpoint: fast, logs: stream }\n`,
-  })
+  const host = makeHost(worldConfig(first.port, otherPort))
   assert.equal((await here(host, ['init'])).exit, 0)
   return { host, version, first, otherPort, ship: startShipProgram(host) }
+}
+
+/** The source is the server that takes writes on one of the ports. */
+export function worldConfig(...ports: readonly number[]): ConfigText {
+  const hosts = ports.map((port) => `127.0.0.1:${port}`).join(',')
+  const url = `postgres://postgres@${hosts}/postgres?sslmode=disable&target_session_attrs=read-write`
+  return {
+    repository: 'store: repo, identity: identity.age, spool: spool',
+    sources: `  orders: { kind: postgres, url: '${url}', checkpoint: fast, logs: stream }\n`,
+  }
 }
 
 export async function dropWorld({ host, first, ship }: PitrWorld): Promise<void> {
@@ -109,6 +135,13 @@ export function startShipProgram(host: ShopHost): ShipProgram {
       child.kill('SIGTERM')
       await closed
       assert.equal(child.exitCode, 0, said)
+    },
+    ended: async () => {
+      await closed
+      const events = said
+        .split('\n')
+        .flatMap((line) => (line.startsWith('{') ? [JSON.parse(line) as Event] : []))
+      return events.findLast(({ type }) => type === 'error') ?? {}
     },
   }
 }

@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { freePort, query, runAs, sql, startPostgres, type PostgresServer } from './postgres.ts'
 
-const READY_TO_READ = /database system is ready to accept read-only connections/
+/** With a blank up to version 13. */
+const READY_TO_READ = /database system is ready to accept read.only connections/
 const REPLAY_MS_MAX = 20_000
 
 /** A hot standby that streams from `primary`. End with dropPostgres(). */
