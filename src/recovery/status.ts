@@ -257,7 +257,7 @@ function sourceWarnings(
 
 function logWarnings({ source, latest, log, streamed }: SourceStatus, now: number): StatusWarning[] {
   if (log === undefined) {
-    const text = `"${source}" has no log in the repository, and its configuration says logs: stream`
+    const text = `"${source}" has no log in the repository: does \`backstock ship\` run?`
     return streamed && latest !== undefined ? [warning('log.none', source, text)] : []
   }
   const warnings: StatusWarning[] = []

@@ -23,7 +23,7 @@ import {
 } from './archive-inbox.ts'
 import { nextFile, type NextFile } from './archive-order.ts'
 import { checkSegment, partialEnd, readSegmentFacts } from './archive-segment.ts'
-import { formatLsn, parseHistory, type Lsn, type TimelineStep } from './lsn.ts'
+import { formatLsn, parseHistory, segmentName, segmentStart, type Lsn, type TimelineStep } from './lsn.ts'
 import { appendSpool, syncSpool } from './spool-append.ts'
 import {
   bindSpool,
@@ -160,6 +160,7 @@ async function takeFiles(archive: Archive): Promise<void> {
       removeLeftovers(inbox, names.temporary, settings.clock.now() - timing.leftoverMs)
       for (const name of names.unknown) refuse(archive, name, 'no file of the log is called so')
       if (!(await bindArchive(archive, names))) return
+      trustWhole(archive, names)
       await takeHistories(archive, names)
       const next = chooseNext(archive, names)
       noteMissing(archive, next)
@@ -190,6 +191,22 @@ function tellTaking(archive: Archive): void {
   const position = spoolPosition(archive.spool)
   const from = position === undefined ? `the first file in "${archive.inbox}"` : formatPosition(position)
   archive.events.onState({ kind: 'connected', from })
+}
+
+/**
+ * A file is removed when all of it is synced. So a whole segment at the end whose file is gone is sound, even
+ * where its last record goes on behind it, which openSpool() cannot know.
+ */
+function trustWhole({ spool, events }: Archive, { segments }: InboxNames): void {
+  const { system } = spool
+  const log = spool.logs.at(-1)
+  if (system === undefined || log === undefined || log.received === log.end) return
+  const { segmentBytes } = system
+  const isWhole = log.end === segmentStart(log.end, segmentBytes)
+  if (!isWhole || segments.includes(segmentName(log.timeline, log.received, segmentBytes))) return
+  log.received = log.end
+  log.durable = log.end
+  events.onMore()
 }
 
 /** Histories are kept, where base backups began is not: backups hold that themselves. */
