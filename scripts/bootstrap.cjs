@@ -33,6 +33,7 @@ const TEST_TOOLS = [
   { command: 'zsh', debian: 'zsh' },
   { command: 'fish', debian: 'fish' },
   { command: 'pg_createcluster', debian: 'postgresql' },
+  { command: 'faketime', debian: 'faketime' },
 ]
 const BENCH_TOOLS = [
   { command: 'restic', debian: 'restic' },

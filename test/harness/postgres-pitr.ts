@@ -156,6 +156,8 @@ export async function backUpWorld({ host }: PitrWorld): Promise<string> {
 export interface RestoredWorld {
   readonly data: string
   readonly summary: Event
+  /** Events, and what people are told. */
+  readonly said: string
 }
 
 /** `backstock restore` into a new folder that the server's user may enter. */
@@ -166,7 +168,7 @@ export async function restoreWorld(
   const data = join(newFolder(first), 'data')
   const outcome = await here(host, ['restore', 'orders', '--to', data, '--json', ...argv])
   assert.equal(outcome.exit, 0, outcome.stdout + outcome.stderr)
-  return { data, summary: eventOf(outcome, 'summary') }
+  return { data, summary: eventOf(outcome, 'summary'), said: outcome.stdout + outcome.stderr }
 }
 
 /** Returns what was said when the same is refused: nothing may have been written. */

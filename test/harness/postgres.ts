@@ -26,6 +26,8 @@ export interface PostgresServer {
   readonly port: number
   /** Version before the first dot. */
   readonly major: number
+  /** Variables that the server runs with, besides ours. */
+  readonly env?: Readonly<Record<string, string>>
   /** Of the server itself, while it runs. */
   process: ChildProcess | undefined
 }
@@ -38,6 +40,7 @@ export interface PostgresOptions {
   /** Lines for postgresql.conf. */
   readonly settings?: readonly string[]
   readonly initdb?: readonly string[]
+  readonly env?: PostgresServer['env']
 }
 
 const DEBIAN = '/usr/lib/postgresql'
@@ -85,7 +88,8 @@ export async function makePostgres(options: PostgresOptions = {}): Promise<Postg
   ]
   appendFileSync(join(data, 'postgresql.conf'), `${settings.join('\n')}\n`)
   const major = Number.parseInt(readFileSync(join(data, 'PG_VERSION'), 'utf8'))
-  const server: PostgresServer = { dir, data, port, major, process: undefined }
+  const { env = {} } = options
+  const server: PostgresServer = { dir, data, port, major, env, process: undefined }
   await startPostgres(server)
   return server
 }
@@ -95,6 +99,7 @@ export async function startPostgres(server: PostgresServer, ready = READY): Prom
   const child = spawn(programPath('postgres', server.major), ['-D', server.data], {
     ...serverUser(),
     cwd: server.dir,
+    env: { ...process.env, ...server.env },
     stdio: ['ignore', 'ignore', 'pipe'],
   })
   server.process = child
