@@ -3,14 +3,16 @@
  * it.
  */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { chmodSync, chownSync, mkdirSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { resolveGoal } from '../../src/recovery/recovery-goal.ts'
 import { archiveCommand } from '../../src/sources/postgres/archive-command.ts'
 import { makeInbox } from '../../src/sources/postgres/archive-inbox.ts'
-import { parseLsn, type Lsn } from '../../src/sources/postgres/lsn.ts'
+import { formatLsn, parseLsn, type Lsn } from '../../src/sources/postgres/lsn.ts'
 import {
   backUp,
   dropRepository,
@@ -35,6 +37,7 @@ import {
   type RunningShip,
 } from '../harness/postgres-cluster.ts'
 import { killPostgres, makeStandby, promote } from '../harness/postgres-standby.ts'
+import { dropHost, eventsOf, here, makeHost, start, type Event } from '../harness/shop-host.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
 const client = fileURLToPath(new URL('../../bin/backstock-archive', import.meta.url))
@@ -62,7 +65,7 @@ before(
     })
     servers.push(server)
     // The server's user may write by the inbox's group.
-    chownSync(inbox, 0, statSync(server.data).gid)
+    chownSync(inbox, statSync(inbox).uid, statSync(server.data).gid)
     chmodSync(inbox, 0o2770)
     running = startShip(repository, () => server, { isArchived: true })
     sql(server, 'CREATE TABLE orders (id bigint PRIMARY KEY, note text)')
@@ -131,6 +134,18 @@ test(
   },
 )
 
+test(
+  'what is handed over while ship is stopped is taken when it starts',
+  { skip, timeout: 60_000 },
+  async () => {
+    await running.stop()
+    sql(server, "SELECT pg_logical_emit_message(false, 'fill', repeat('x', 3000000))")
+    const end = switchLog(server)
+    running = startShip(repository, () => server, { isArchived: true })
+    await running.reached(end)
+  },
+)
+
 test('the log goes on across a promotion', { skip, timeout: 120_000 }, async () => {
   const standby = await makeStandby(server)
   servers.push(standby)
@@ -152,4 +167,41 @@ test('the log goes on across a promotion', { skip, timeout: 120_000 }, async () 
   const wal = readdirSync(join(standby.data, 'pg_wal'))
   assert.ok(wal.some((name) => name.endsWith('.partial')))
   assert.deepEqual(readdirSync(inbox), ['.backstock'])
+})
+
+test('check prints the archive_command that ship needs', { skip, timeout: 60_000 }, async () => {
+  const current = servers.at(-1)!
+  const url = `postgres://postgres@127.0.0.1:${current.port}/postgres?sslmode=disable`
+  const host = makeHost({
+    repository: 'store: repo, identity: identity.age, spool: spool',
+    sources: `  orders: { kind: postgres, url: '${url}', logs: archive }\n`,
+  })
+  assert.equal((await here(host, ['init'])).exit, 0)
+  const child = start(host, ['ship', '--json'])
+  try {
+    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+    const nextLine = async (): Promise<string> => {
+      const { value, done } = await lines.next()
+      return done === true ? assert.fail('ship ended') : value
+    }
+    const place = /first file in \\"(.+)\\""/.exec(await nextLine())?.[1] ?? ''
+    for (const folder of [host.dir, join(host.dir, 'spool')]) chmodSync(folder, 0o711)
+    chownSync(place, statSync(place).uid, statSync(current.data).gid)
+    chmodSync(place, 0o2770)
+    const findings = async (): Promise<Event[]> =>
+      eventsOf(await here(host, ['check', '--json'])).filter(({ code }) => /archive/.test(String(code)))
+    const [found, ...others] = await findings()
+    assert.deepEqual([found?.['code'], others], ['server.archive-command', []])
+    const mend = found?.['mend'] as string[]
+    assert.equal(mend[0], `ALTER SYSTEM SET archive_command = '${archiveCommand(client, place)}';`)
+    for (const statement of mend) sql(current, statement)
+    addOrders(current, 21_100)
+    const end = formatLsn(((switchLog(current) >> 20n) + 1n) << 20n)
+    while (!(await nextLine()).includes(`"lsn":"${end}"`));
+    assert.deepEqual(await findings(), [])
+  } finally {
+    child.kill('SIGKILL')
+    await once(child, 'close')
+    dropHost(host)
+  }
 })
