@@ -138,9 +138,7 @@ export async function bootSnapshot(
   } catch (error) {
     throwIfCancelled(options.signal)
     if (limit.aborted) addFailed(booting, `it was not done within ${options.timeoutSeconds} s`)
-    else if (!isFailure(error)) throw error
-    else if (isHindrance(error)) addHindrance(booting, error)
-    else addFailed(booting, error.message)
+    else tellWhy(booting, error)
   }
   const { findings, counts, major, target } = booting
   return {
@@ -237,12 +235,12 @@ function refuseLittleRoom(folder: string, { parts, recovery }: RestorePlan): voi
   })
 }
 
-/** Fails: repo.corrupt and storage.offline when files are missing in the copy. */
+/** Fails: repo.corrupt, host.file and storage.offline when files are missing in the copy. */
 async function restoreHere(booting: Booting, options: ClusterRestoreOptions): Promise<ClusterRestoreSummary> {
   const summary = await restoreCluster(booting.access, booting.host, booting.snapshot, options)
   for (const [kind, code] of [
     ['damaged', 'repo.corrupt'],
-    ['failed', 'restore.failed'],
+    ['failed', 'host.file'],
     ['unreadable', 'storage.offline'],
   ] as const) {
     const count = summary.parts.reduce((sum, part) => sum + part.counts[kind], 0)
@@ -362,8 +360,17 @@ async function timed<T>(booting: Booting, step: BootStep, work: () => Promise<T>
   }
 }
 
-function isHindrance({ code }: Failure): boolean {
-  return HINDRANCES.includes(code) || code.startsWith('key.')
+/** Says why it ended early. Throws what is a bug. */
+function tellWhy(booting: Booting, error: unknown): void {
+  if (errnoOf(error) !== undefined) {
+    const message = `Cannot use the scratch folder: ${describeError(error)}`
+    addHindrance(booting, new Failure('host.file', message, { cause: error }))
+    return
+  }
+  if (!isFailure(error)) throw error
+  const { code, message } = error
+  if (HINDRANCES.includes(code) || code.startsWith('key.')) addHindrance(booting, error)
+  else addFailed(booting, message)
 }
 
 function addHindrance(booting: Booting, { message, facts: { hint } }: Failure): void {

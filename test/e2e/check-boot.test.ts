@@ -1,11 +1,13 @@
 /** `check --boot` of real PostgreSQL clusters: what is whole is proven, what is damaged is named. */
 import assert from 'node:assert/strict'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import {
   appendFileSync,
   chmodSync,
   chownSync,
   cpSync,
+  existsSync,
   globSync,
   mkdirSync,
   mkdtempSync,
@@ -30,6 +32,7 @@ import {
   type PostgresOptions,
   type PostgresServer,
 } from '../harness/postgres.ts'
+import { mountDisk, unmountDisk } from '../harness/small-disk.ts'
 import { dropHost, eventsOf, here, makeHost, start, type Event, type ShopHost } from '../harness/shop-host.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
@@ -271,6 +274,27 @@ test('a page with a wrong checksum is named', { skip, timeout: 120_000 }, async 
   })
 })
 
+test('without room nothing is proven', { skip, timeout: 120_000 }, async (t) => {
+  await inWorld({}, async (world) => {
+    await backUp(world)
+    const disk = `${world.scratch}-disk`
+    mkdirSync(disk)
+    t.after(() => rmSync(disk, { recursive: true, force: true }))
+    if (!mountDisk(disk, '40m')) return t.skip('cannot mount a tmpfs here')
+    try {
+      const { exit, findings } = await boot(world, '--scratch', disk)
+      assert.deepEqual([exit, codesOf(findings)], [1, ['error not-checked']])
+      assert.match(
+        messageOf(findings, 'not-checked'),
+        /Cannot restore a copy .* bytes are free, \d+ are needed/,
+      )
+      assert.deepEqual(readdirSync(disk), [])
+    } finally {
+      unmountDisk(disk)
+    }
+  })
+})
+
 test('without a server of its version nothing is proven', { skip, timeout: 120_000 }, async () => {
   await inWorld({}, async (world) => {
     await backUp(world)
@@ -303,7 +327,10 @@ function makeEndless({ server }: World): void {
   )
 }
 
-test('SIGTERM leaves neither a server nor a folder', { skip, timeout: 120_000 }, async () => {
+/** Begins a boot that does not end by itself; `use` gets the server's process once it looks at indexes. */
+async function whileBooting(
+  use: (world: World, child: ChildProcess, pid: number) => Promise<void>,
+): Promise<void> {
   await inWorld({}, async (world) => {
     makeEndless(world)
     await backUp(world)
@@ -311,19 +338,37 @@ test('SIGTERM leaves neither a server nor a folder', { skip, timeout: 120_000 },
     try {
       for await (const line of createInterface({ input: child.stdout }))
         if (line.includes('"step":"indexes"')) break
+      child.stdout.resume()
       const [lock = ''] = globSync('*/data/postmaster.pid', { cwd: world.scratch })
       const pid = Number.parseInt(readFileSync(join(world.scratch, lock), 'utf8'))
       process.kill(pid, 0)
       assert.equal(statSync(join(world.scratch, lock, '../..')).mode & 0o777, 0o700)
-      child.kill('SIGTERM')
-      child.stdout.resume()
-      await once(child, 'close')
-      assert.equal(child.exitCode, 130)
-      assert.throws(() => process.kill(pid, 0), { code: 'ESRCH' })
-      assert.deepEqual(readdirSync(world.scratch), [])
+      await use(world, child, pid)
     } finally {
       child.kill('SIGKILL')
     }
+  })
+}
+
+test('SIGTERM leaves neither a server nor a folder', { skip, timeout: 120_000 }, async () => {
+  await whileBooting(async ({ scratch }, child, pid) => {
+    child.kill('SIGTERM')
+    await once(child, 'close')
+    assert.equal(child.exitCode, 130)
+    assert.throws(() => process.kill(pid, 0), { code: 'ESRCH' })
+    assert.deepEqual(readdirSync(scratch), [])
+  })
+})
+
+const skipKill = skip === false && !existsSync('/usr/bin/setpriv') ? 'there is no setpriv' : skip
+test('a boot that is killed takes its server along', { skip: skipKill, timeout: 120_000 }, async () => {
+  await whileBooting(async (_, child, pid) => {
+    const parent = Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+    assert.ok(parent > 1)
+    process.kill(parent, 'SIGKILL')
+    await once(child, 'close')
+    // Nobody is told of its end: it has ended when there is no such process any more.
+    while (existsSync(`/proc/${pid}`)) await new Promise((resolve) => setImmediate(resolve))
   })
 })
 
