@@ -10,7 +10,7 @@ import type { WantedTarget } from '../../src/sources/postgres/recovery-target.ts
 import { backUp, dropRepository, makeRepository, snapshotsOf, type TestRepository } from './engine.ts'
 import { dropPostgres, freePort, makePostgres, query, type PostgresServer } from './postgres.ts'
 import { clusterSource, restoreBeside, startShip, whileStarted } from './postgres-cluster.ts'
-import { checkPages, checkStructures, sequencePlaces, tableHashes } from './postgres-state.ts'
+import { checkPages, checkStructures, dumpText, sequencePlaces, tableHashes } from './postgres-state.ts'
 
 const ACCOUNTS = 2000
 const SCHEMA: readonly string[] = [
@@ -208,6 +208,9 @@ async function compareAll(server: PostgresServer, back: PostgresServer): Promise
   const [wanted, found] = [await tableHashes(server), await tableHashes(back)]
   assert.ok(wanted.length > 50)
   assert.deepEqual(found, wanted)
+  const dump = dumpText(server)
+  assert.equal(dumpText(back), dump)
+  if (dump !== undefined) assert.match(dump, /^COPY public\.accounts /m)
   const places = await sequencePlaces(back)
   for (const [name, value] of await sequencePlaces(server)) assert.ok((places.get(name) ?? -1) >= value, name)
   await checkStructures(back)

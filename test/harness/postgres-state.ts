@@ -48,6 +48,15 @@ export async function sequencePlaces(server: Pick<PostgresServer, 'port'>): Prom
   )
 }
 
+/** All of it as SQL, where that version brings pg_dumpall; without what may differ: places of sequences. */
+export function dumpText({ port, major }: Pick<PostgresServer, 'port' | 'major'>): string | undefined {
+  if (!existsSync(join(postgresFolder(major) ?? '', 'pg_dumpall'))) return undefined
+  const place = ['--host', '127.0.0.1', '--port', String(port), '--username', 'postgres']
+  const text = runAs('pg_dumpall', [...place, '--no-unlogged-table-data'], major)
+  // Newer releases fence each dump by a random word.
+  return text.replaceAll(/^(?:\\(?:un)?restrict |SELECT pg_catalog\.setval\().*\n/gm, '')
+}
+
 /** Of the extension amcheck, which must be there: every index against its table, and the tables. */
 export async function checkStructures(server: Pick<PostgresServer, 'port' | 'major'>): Promise<void> {
   const [count] = await query(
