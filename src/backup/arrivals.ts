@@ -136,6 +136,7 @@ export function takeBytes(arrivals: Arrivals, bytes: Uint8Array): boolean {
   throwIfOver(arrivals)
   for (let at = 0; at < bytes.length;) {
     if (arrivals.pieceAt < 0) beginPiece(arrivals, file)
+    else if (arrivals.load.filled === LOAD_BYTES) movePiece(arrivals)
     const { load } = arrivals
     const room = PIECE_BYTES - (load.filled - arrivals.pieceAt)
     const part = bytes.subarray(at, at + Math.min(room, LOAD_BYTES - load.filled))
@@ -143,7 +144,7 @@ export function takeBytes(arrivals: Arrivals, bytes: Uint8Array): boolean {
     load.filled += part.length
     file.bytes += part.length
     at += part.length
-    if (load.filled === LOAD_BYTES || load.filled - arrivals.pieceAt === PIECE_BYTES) endPiece(arrivals, file)
+    if (load.filled - arrivals.pieceAt === PIECE_BYTES) endPiece(arrivals, file)
   }
   arrivals.totals.bytes += bytes.length
   arrivals.totals.bytesRead += bytes.length
@@ -204,11 +205,25 @@ function beginPiece(arrivals: Arrivals, file: ArrivingFile): void {
   const expected = Math.min(PIECE_BYTES, Math.max(1, file.entry.size - file.bytes))
   if (arrivals.load.filled + expected > LOAD_BYTES || arrivals.load.pieces.length >= LOAD_PIECES_MAX)
     sendLoad(arrivals)
-  if (arrivals.load.bytes.length === 0) {
-    const bytes = arrivals.free.pop() ?? new Uint8Array(LOAD_BYTES)
-    arrivals.load = { bytes, filled: 0, pieces: [] }
-  }
+  if (arrivals.load.bytes.length === 0) openLoad(arrivals)
   arrivals.pieceAt = arrivals.load.filled
+}
+
+function openLoad(arrivals: Arrivals): void {
+  const bytes = arrivals.free.pop() ?? new Uint8Array(LOAD_BYTES)
+  arrivals.load = { bytes, filled: 0, pieces: [] }
+}
+
+/** The file is longer than was said: only the last piece of a file may be shorter than the others. */
+function movePiece(arrivals: Arrivals): void {
+  const { load, pieceAt } = arrivals
+  const begun = load.bytes.slice(pieceAt, load.filled)
+  load.filled = pieceAt
+  sendLoad(arrivals)
+  openLoad(arrivals)
+  arrivals.load.bytes.set(begun)
+  arrivals.load.filled = begun.length
+  arrivals.pieceAt = 0
 }
 
 function endPiece(arrivals: Arrivals, file: ArrivingFile): void {
@@ -305,6 +320,8 @@ async function finishArrived(arrivals: Arrivals, file: ArrivingFile): Promise<vo
 function segmentsOf(file: ArrivingFile): SegmentResult[] {
   const results: SegmentResult[] = []
   const perSegment = NODE_SPAN_BYTES / PIECE_BYTES
+  const areWhole = file.pieces.slice(0, -1).every(({ length }) => length === PIECE_BYTES)
+  assert(areWhole, 'only the last piece of a file is shorter')
   for (let at = 0; at < file.pieces.length; at += perSegment)
     results.push(segmentOf(file, file.pieces.slice(at, at + perSegment)))
   return results
