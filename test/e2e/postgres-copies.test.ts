@@ -137,12 +137,14 @@ async function backUpDamage(): Promise<Map<string, string>> {
   return new Map(found.map(({ message, facts }) => [(facts as { path: string }).path, String(message)]))
 }
 
-test('tables that are made, emptied, shrunk and dropped meanwhile disturb no backup', given, async () => {
+test('tables that are made, emptied, shrunk and dropped meanwhile disturb no backup', given, async (t) => {
   const running = here(host, ['backup', 'orders', '--json'])
   let done: Awaited<typeof running> | undefined
   let rounds = 0
   while (done === undefined) {
     rounds++
+    // A backup that never ends must not keep the process.
+    t.signal.throwIfAborted()
     await query(
       server,
       `CREATE TABLE brief${rounds} AS SELECT n, md5(n::text) FROM generate_series(1, 20000) AS n`,
@@ -274,21 +276,23 @@ test('damage is counted in each file, beyond the first GiB by the page in its re
   assert.deepEqual(await backUpDamage(), new Map())
 })
 
-test('a restore that is killed leaves no pg_control; the same command completes it', given, async () => {
+test('a restore that is killed leaves no pg_control; the same command completes it', given, async (t) => {
   const args = restoreArgs('killed')
   const data = join(server.dir, 'killed/data')
   mkdirSync(data, { recursive: true })
   const child = start(host, args)
   child.stdout.resume()
   child.stderr.resume()
+  const closed = once(child, 'close')
   const watcher = watch(data)
   try {
-    while (!existsSync(join(data, 'PG_VERSION')) && child.exitCode === null) await once(watcher, 'change')
+    while (!existsSync(join(data, 'PG_VERSION')) && child.exitCode === null)
+      await Promise.race([once(watcher, 'change', { signal: t.signal }), closed])
   } finally {
     watcher.close()
     child.kill('SIGKILL')
   }
-  await once(child, 'close')
+  await closed
   assert.equal(child.signalCode, 'SIGKILL')
   assert.equal(existsSync(join(data, 'global/pg_control')), false)
   const done = await here(host, args)
