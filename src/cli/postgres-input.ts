@@ -42,6 +42,7 @@ export async function postgresSettings(
       kind: LOGICAL_KIND,
       target: { ...target, session },
       pgDump: source.pgDump,
+      excludeDatabases: source.excludeDatabases,
       env: context.env,
       now: context.clock.now(),
       warn: (text) => warn(context.printer, `${name}: ${text}`),

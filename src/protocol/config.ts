@@ -149,6 +149,7 @@ const postgresSource = z
         '"logical": dumps by pg_dump, for servers that let nobody replicate. Full only, without a log.',
       ),
     pgDump: path.optional().describe('The pg_dump of mode "logical"; else the newest on this host.'),
+    excludeDatabases: z.array(text).default([]).describe('What mode "logical" does not dump, by name.'),
     prefer: z
       .enum(['any', 'standby'])
       .default('any')
@@ -173,11 +174,21 @@ function modeProblem(value: {
   logs: string
   rateLimit?: number | undefined
   pgDump?: string | undefined
+  excludeDatabases: readonly string[]
 }): { message: string; path: string[] } | undefined {
-  if (value.mode === 'physical')
-    return value.pgDump === undefined
-      ? undefined
-      : { message: 'must go, or mode must be logical: a physical backup runs no pg_dump', path: ['pgDump'] }
+  if (value.mode === 'physical') {
+    if (value.pgDump !== undefined)
+      return {
+        message: 'must go, or mode must be logical: a physical backup runs no pg_dump',
+        path: ['pgDump'],
+      }
+    if (value.excludeDatabases.length > 0)
+      return {
+        message: 'must go, or mode must be logical: a physical backup is of the whole cluster',
+        path: ['excludeDatabases'],
+      }
+    return undefined
+  }
   if (value.logs !== 'none')
     return {
       message: 'must be none: mode logical has no log, so that nothing goes on from it',

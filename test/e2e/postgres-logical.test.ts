@@ -201,9 +201,35 @@ test('a database or a table that the role may not read fails the backup', within
   try {
     const done = await here(host, ['backup', 'orders'])
     assert.match(done.stderr, /small may not connect to the database "it's "quoted""/)
-    assert.match(done.stderr, /GRANT CONNECT ON DATABASE "it's ""quoted""" TO small;/)
+    assert.match(done.stderr, /GRANT CONNECT ON DATABASE "it's ""quoted""" TO small; or name it in exclude/)
   } finally {
     await query(server, `GRANT CONNECT ON DATABASE ${quoted(ODD[0] ?? '')} TO PUBLIC`)
+  }
+})
+
+test('databases that are named, and those of a provider, are left out and recorded', within, async () => {
+  await query(server, 'CREATE DATABASE rdsadmin')
+  await query(server, 'REVOKE CONNECT ON DATABASE rdsadmin FROM PUBLIC')
+  sql(server, 'CREATE ROLE customer LOGIN', 'GRANT pg_read_all_data TO customer')
+  try {
+    configure({ user: 'customer', more: ', excludeDatabases: [postgres, template1]' })
+    // Large objects need a right of their own.
+    for (const [nth, name] of ODD.entries())
+      psql(server, name, [`GRANT SELECT ON LARGE OBJECT ${4000 + nth} TO customer`])
+    const done = await here(host, ['backup', 'orders'])
+    assert.equal(done.exit, 0, done.stderr)
+    const { bytes } = run(host, ['cat', 'orders:latest', '/server.json'])
+    const record = JSON.parse(bytes.toString('utf8')) as Event
+    assert.deepEqual((record['excludedDatabases'] as string[]).toSorted(), [
+      'postgres',
+      'rdsadmin',
+      'template1',
+    ])
+    assert.equal((record['dumps'] as object[]).length, ODD.length)
+    configure({ more: ', excludeDatabases: [nowhere]' })
+    await refused(/Cannot leave out the database "nowhere": the server has none/)
+  } finally {
+    await query(server, 'DROP DATABASE rdsadmin')
   }
 })
 

@@ -17,12 +17,14 @@ import { libpqEnvironment } from './libpq-environment.ts'
 import type { ServerPlace } from './replication.ts'
 import { readServerFacts, type ServerFacts } from './server-facts.ts'
 import type { ServerTarget } from './server-place.ts'
-import { closeSql, runSql } from './sql-session.ts'
+import { closeSql, runSql, type SqlRow } from './sql-session.ts'
 
 export interface LogicalSettings {
   readonly target: ServerTarget
   /** The program; undefined: the newest on this host. */
   readonly pgDump: string | undefined
+  /** Left out, as the record says. */
+  readonly excludeDatabases: readonly string[]
   /** Of this process: PATH and HOME are looked at. */
   readonly env: Readonly<Record<string, string | undefined>>
   /** Milliseconds since 1970. */
@@ -35,6 +37,8 @@ interface Server {
   readonly place: ServerPlace
   readonly major: number
   readonly databases: readonly string[]
+  /** Not dumped. */
+  readonly left: readonly string[]
   /** Whether the role may read the hashes of passwords. */
   readonly readsPasswords: boolean
 }
@@ -49,6 +53,8 @@ interface Reading {
 
 /** The server's own database for maintenance, as pg_dumpall knows it. */
 const MAINTENANCE = 'postgres'
+/** Of managed services (RDS, Cloud SQL, Azure), whose customers may not enter them. */
+const PROVIDERS: readonly string[] = ['rdsadmin', 'cloudsqladmin', 'azure_maintenance', 'azure_sys']
 
 export function logicalSource(name: string, settings: LogicalSettings): Source {
   return {
@@ -79,7 +85,7 @@ function viewOf(reading: Reading): SourceView {
 /** Fails: source.failed, host.unsupported, host.file. */
 async function openServer(settings: LogicalSettings): Promise<Reading> {
   const { target, pgDump, env, warn, signal } = settings
-  const server = await askServer(target)
+  const server = await askServer(target, settings.excludeDatabases)
   const wish = { named: pgDump, path: env['PATH'] ?? '', major: server.major }
   const programs = await findDumpPrograms(wish)
   const facts = await readServerFacts({ ...target, places: [server.place], session: 'any' })
@@ -88,7 +94,7 @@ async function openServer(settings: LogicalSettings): Promise<Reading> {
   return { settings, server, programs, facts, runner: { signal, warn, running: new Set() } }
 }
 
-async function askServer(target: ServerTarget): Promise<Server> {
+async function askServer(target: ServerTarget, excluded: readonly string[]): Promise<Server> {
   const session = await connectSql(target)
   try {
     const [own] = await runSql(
@@ -100,18 +106,27 @@ async function askServer(target: ServerTarget): Promise<Server> {
       `select datname, has_database_privilege(oid, 'connect'), quote_ident(datname), quote_ident(current_user)
         from pg_database where datallowconn and datconnlimit <> -2`,
     )
-    const closed = rows.find(([, mayConnect]) => mayConnect !== 't')
+    const isLeft = ([name, mayConnect]: SqlRow): boolean =>
+      excluded.includes(name ?? '') || (mayConnect !== 't' && PROVIDERS.includes(name ?? ''))
+    const wanted = rows.filter((row) => !isLeft(row))
+    const unknown = excluded.find((name) => !rows.some(([known]) => known === name))
+    if (unknown !== undefined)
+      throw new Failure('source.failed', `Cannot leave out the database "${unknown}": the server has none`)
+    const closed = wanted.find(([, mayConnect]) => mayConnect !== 't')
     if (closed !== undefined) {
       const [name, , quotedName, quotedRole] = closed
       const is = `${session.place.user} may not connect to the database "${name}"`
       throw new Failure('source.failed', `Cannot back up the server: ${is} (every database is dumped)`, {
-        facts: { hint: `Run: GRANT CONNECT ON DATABASE ${quotedName} TO ${quotedRole};` },
+        facts: {
+          hint: `Run: GRANT CONNECT ON DATABASE ${quotedName} TO ${quotedRole}; or name it in excludeDatabases.`,
+        },
       })
     }
     return {
       place: session.place,
       major: Math.floor(Number(own?.[0]) / 10_000),
-      databases: rows.map(([name]) => name ?? ''),
+      databases: wanted.map(([name]) => name ?? ''),
+      left: rows.filter(isLeft).map(([name]) => name ?? ''),
       readsPasswords: own?.[1] === 't',
     }
   } finally {
@@ -189,6 +204,7 @@ async function* recordOf({ server, programs, facts }: Reading): AsyncGenerator<U
     mode: 'logical',
     dumpedBy: { program: dump, version },
     dumps: filesOf(server.databases),
+    excludedDatabases: server.left,
     hasRolePasswords: server.readsPasswords,
     facts,
   }
