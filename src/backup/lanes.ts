@@ -67,6 +67,7 @@ export interface Lanes {
   held: readonly SegmentJob[] | undefined
   flushing: number
   failure: unknown
+  isClosed: boolean
   wake: (() => void) | undefined
 }
 
@@ -90,6 +91,7 @@ export function newLanes(options: {
     held: undefined,
     flushing: 0,
     failure: undefined,
+    isClosed: false,
     wake: undefined,
   }
   options.signal?.addEventListener('abort', cancel, { once: true })
@@ -156,6 +158,8 @@ export function refreshLanes(lanes: Lanes, shared: SharedIndex): void {
 export async function closeLanes(lanes: Lanes): Promise<void> {
   const threads = lanes.threads
   lanes.threads = []
+  // What still waits to be handed over must not start them anew: they would keep the process.
+  lanes.isClosed = true
   lanes.signal?.removeEventListener('abort', lanes.cancel)
   await Promise.all(threads.map(({ worker }) => worker.terminate()))
 }
@@ -167,6 +171,7 @@ async function runInline(lanes: Lanes, jobs: readonly SegmentJob[]): Promise<voi
 }
 
 function startThreads(lanes: Lanes): void {
+  if (lanes.isClosed) throw new Error('Cannot save more: the backup has ended')
   tuneAllocator()
   for (let i = 0; i < lanes.count; i++) {
     const worker = new Worker(workerFile(), { workerData: lanes.start(), resourceLimits: THREAD_LIMITS })
