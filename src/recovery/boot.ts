@@ -19,6 +19,7 @@ import {
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Clock } from '../base/clock.ts'
+import { displayName } from '../base/file-entry.ts'
 import { describeError, errnoOf, Failure, isFailure, type FailureCode } from '../base/failure.ts'
 import type { HostFolder } from '../repo/host-folder.ts'
 import type { Access } from '../repo/keys.ts'
@@ -27,7 +28,7 @@ import { parseControlFile, type ControlFile } from '../sources/postgres/control-
 import { formatLsn } from '../sources/postgres/lsn.ts'
 import { PAGE_BYTES } from '../sources/postgres/page-checksum.ts'
 import { checkDatabases, type BootCounts, type CheckStep } from './boot-checks.ts'
-import { tablespacesMade } from './boot-log.ts'
+import { tablespacesMade } from './made-tablespaces.ts'
 import { checkPageSums } from './boot-pages.ts'
 import { findServerFolder, serverUser, type ServerUser } from './boot-programs.ts'
 import {
@@ -253,9 +254,9 @@ async function restoreHere(booting: Booting, options: ClusterRestoreOptions): Pr
 
 /** Fails: host.unsupported. */
 async function refuseTablespaces(data: string, of: Parameters<typeof tablespacesMade>[1]): Promise<void> {
-  const [place] = await tablespacesMade(data, of)
-  if (place === undefined) return
-  const is = `its log makes a tablespace in "${place}", and a server that recovers it would empty that folder`
+  const [made] = await tablespacesMade(data, of)
+  if (made === undefined) return
+  const is = `its log makes a tablespace in "${displayName(made.place)}", and a server that recovers it would empty that folder`
   const facts = { hint: 'Make a new backup: from then on the tablespace is part of it.' }
   throw new Failure('host.unsupported', `Cannot start a copy: ${is}`, { facts })
 }

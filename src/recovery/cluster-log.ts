@@ -294,9 +294,10 @@ async function* readStretch(
 ): AsyncGenerator<Uint8Array, void> {
   const { seen, segmentBytes, ...signal } = on
   yield* readLog(access, table, { from, to, ...signal })
-  for (let at = to; more !== undefined && at < more && seen.hit === undefined;) {
+  const limit = more ?? to
+  for (let at = to; at < limit && seen.hit === undefined;) {
     const next = at + BigInt(segmentBytes)
-    const end = next < more ? next : more
+    const end = next < limit ? next : limit
     yield* readLog(access, table, { from: at, to: end, ...signal })
     at = end
   }

@@ -41,6 +41,7 @@ import {
   type ConfigState,
   type StoredConfig,
 } from './restore-config.ts'
+import { refuseEmptying } from './made-tablespaces.ts'
 import { restore, type RestoreOptions, type RestoreSummary } from './restore.ts'
 import { previewMarker } from './restore-marker.ts'
 
@@ -160,6 +161,8 @@ export async function restoreCluster(
       if (options.leavesConfig !== true && options.keepsSettings !== true)
         setAside = quietSettings(cluster.data, { major: cluster.major, owner: ownerOf(cluster, options) })
       if (recovery !== undefined) target = await prepareRecovery(access, recovery, cluster, options)
+      const own = tablespaces.filter((space) => !space.isMoved).map((space) => space.to)
+      await refuseEmptying(cluster.data, { ...cluster, own, target, signal: options.signal })
       return true
     },
   }

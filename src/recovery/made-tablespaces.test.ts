@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { dropPostgres, makePostgres, postgresFolder, sql, stopPostgres } from '../../test/harness/postgres.ts'
 import { parseControlFile } from '../sources/postgres/control-file.ts'
-import { tablespacesMade } from './boot-log.ts'
+import { tablespacesMade } from './made-tablespaces.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
 
@@ -29,11 +29,13 @@ test('tablespacesMade() names places that the log would empty', { skip, timeout:
     const { segmentBytes } = parseControlFile(readFileSync(join(server.data, 'global/pg_control')))
     const label = join(server.data, 'backup_label')
     const of = { major: server.major, segmentBytes, signal: undefined }
+    const placesMade = async (): Promise<string[]> =>
+      (await tablespacesMade(server.data, of)).map(({ place }) => place)
     writeFileSync(label, `START WAL LOCATION: ${start} (file 000000010000000000000001)\n`)
     appendFileSync(label, 'CHECKPOINT LOCATION: 0/1\n')
-    assert.deepEqual(await tablespacesMade(server.data, of), places)
+    assert.deepEqual(await placesMade(), places)
     writeFileSync(label, `START WAL LOCATION: ${middle} (file 000000010000000000000001)\n`)
-    assert.deepEqual(await tablespacesMade(server.data, of), [behind])
+    assert.deepEqual(await placesMade(), [behind])
   } finally {
     await dropPostgres(server)
   }

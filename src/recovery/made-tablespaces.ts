@@ -1,0 +1,119 @@
+/**
+ * Looks through the log that a restored copy would replay for what would reach out of the copy: a tablespace
+ * made in it lies by its absolute path, and the server empties that folder before it fills it
+ * (tablespace.c create_tablespace_directories). On the host of the source that would be the source's own.
+ */
+import { readdirSync, readFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import { displayName, pathBytes } from '../base/file-entry.ts'
+import { errnoOf, Failure, isFailure } from '../base/failure.ts'
+import { formatLsn, parseLsn, parseSegmentName, type Lsn } from '../sources/postgres/lsn.ts'
+import { feedWal, newWalReader, recordLsn, type WalReader } from '../sources/postgres/wal-reader.ts'
+import { decodeRecord, MANAGER_INFO, newWalRecord, RM } from '../sources/postgres/wal-record.ts'
+import { throwIfCancelled } from './check-threads.ts'
+import type { RecoveryTarget } from './cluster-log.ts'
+
+/** XLOG_TBLSPC_CREATE: number u32, path with a zero behind it. */
+const CREATE = 0x00
+const NUMBER_BYTES = 4
+const READ_BYTES = 1024 * 1024
+const START = /^START WAL LOCATION: ([0-9A-F]+\/[0-9A-F]+)/m
+
+export interface MadeTablespace {
+  /** Raw. */
+  readonly place: string
+  /** The record that makes it. */
+  readonly lsn: Lsn
+}
+
+interface CopyLog {
+  readonly major: number
+  readonly segmentBytes: number
+  readonly signal: AbortSignal | undefined
+}
+
+/**
+ * Refuses a copy whose recovery to `target` (or to the end of what it has) would empty a folder of somebody
+ * else. `own`, raw, are those that were
+ * restored with it to where they had been. Fails: restore.refused.
+ */
+export async function refuseEmptying(
+  data: string,
+  of: CopyLog & { readonly own: readonly string[]; readonly target: RecoveryTarget | undefined },
+): Promise<void> {
+  for (const { place, lsn } of await tablespacesMade(data, of)) {
+    if (isBehind(lsn, of.target) || of.own.includes(place) || !isTablespace(place, of.major)) continue
+    const folder = displayName(place)
+    const is = `the log makes a tablespace in "${folder}", which holds one: the server would first delete it`
+    throw new Failure('restore.refused', `Cannot make the cluster ready to start: ${is}`, {
+      facts: {
+        hint: `Restore on another host, or stop before it: --lsn ${formatLsn(lsn)} --exclusive; or, if that one is not needed any more, remove it and restore again.`,
+      },
+    })
+  }
+}
+
+function isBehind(lsn: Lsn, target: RecoveryTarget | undefined): boolean {
+  if (target === undefined) return false
+  return target.isInclusive ? lsn > target.lsn : lsn >= target.lsn
+}
+
+/** The server empties only the folder of its own version. */
+function isTablespace(place: string, major: number): boolean {
+  try {
+    return readdirSync(pathBytes(place)).some((name) => name.startsWith(`PG_${major}_`))
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw error
+  }
+}
+
+/**
+ * The tablespaces that the log of the stopped copy in `data`, a raw path, makes. What cannot be read of it is
+ * for the server to say.
+ */
+export async function tablespacesMade(data: string, of: CopyLog): Promise<MadeTablespace[]> {
+  const { major, segmentBytes, signal } = of
+  const folder = join(data, 'pg_wal')
+  const label = readFileSync(pathBytes(join(data, 'backup_label')), 'latin1')
+  const start = parseLsn(START.exec(label)?.[1] ?? '0/0')
+  const record = newWalRecord()
+  const places: MadeTablespace[] = []
+  const onRecord = (bytes: Buffer, at: number, length: number, reader: WalReader): void => {
+    if (bytes[at + 17] !== RM.tablespace || recordLsn(reader) < start) return
+    decodeRecord(record, bytes, { at, length }, major)
+    if ((record.info & MANAGER_INFO) !== CREATE) return
+    const text = bytes.toString('latin1', record.mainAt + NUMBER_BYTES, record.end)
+    const place = text.slice(0, text.indexOf('\0'))
+    // In the data folder itself (allow_in_place_tablespaces) it has none.
+    if (place !== '') places.push({ place, lsn: recordLsn(reader) })
+  }
+  let reader: (WalReader & { readonly branch: number }) | undefined
+  for (const name of readdirSync(pathBytes(folder)).toSorted()) {
+    const segment = parseSegmentName(name, segmentBytes)
+    if (segment === undefined) continue
+    const { timeline, start: from } = segment
+    if (reader === undefined || reader.branch !== timeline || reader.next !== from)
+      reader = { ...newWalReader({ from, segmentBytes, checkCrc: false, onRecord }), branch: timeline }
+    await feedFile(reader, join(folder, name), signal)
+  }
+  return places
+}
+
+async function feedFile(reader: WalReader, path: string, signal: AbortSignal | undefined): Promise<void> {
+  const file = await open(pathBytes(path))
+  try {
+    const bytes = Buffer.allocUnsafe(READ_BYTES)
+    for (;;) {
+      throwIfCancelled(signal)
+      const { bytesRead } = await file.read(bytes, 0, READ_BYTES)
+      if (bytesRead === 0 || reader.endedAt !== undefined) return
+      feedWal(reader, bytes.subarray(0, bytesRead))
+    }
+  } catch (error) {
+    if (!isFailure(error, 'source.failed')) throw error
+  } finally {
+    await file.close()
+  }
+}
