@@ -70,9 +70,8 @@ export async function measureShipping(given: ShippedMeasure): Promise<void> {
       samples.push({ row, round, value: p99[row] })
     const spool = `${(p99.commitToSpool * 1000).toFixed(1)} ms`
     const count = `${found.spool.length} commits`
-    note(
-      `round ${round}/${rounds} commit to spool ${spool}, to repository ${p99.commitToRepository.toFixed(2)} s, ${count}`,
-    )
+    const stored = `${p99.commitToRepository.toFixed(2)} s`
+    note(`round ${round}/${rounds} commit to spool ${spool}, to repository ${stored}, ${count}`)
   }
   runSql(cluster, ['alter system reset synchronous_standby_names', 'select pg_reload_conf()'])
   const value = peakBytes(shipper)

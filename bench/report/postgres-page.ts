@@ -14,11 +14,12 @@ the log included, from the server over TCP, whose processor time is shown beside
 cluster that Backstock restored passes \`pg_verifybackup\`. Restored files are durable, and not replayed yet.
 Log is parsed from memory by one thread in a process of its own.
 
-Shipping: \`pgbench -c 8 -R 500\` writes for 20 s a round, and a ninth client commits one row after another. For
-it alone the shipper counts as a synchronous standby, so that the server says when the spool had the commit: the
-time is from the beginning of the commit to its answer, the server's own fsync included. In the repository it is
-when \`ship\` says so. Replay: a backup of 0.2 GB and the log of 400 000 transactions behind it, from the command
-to restore until the server takes connections, against the same backup with \`restore_command = 'cp …'\`.`
+Shipping: \`pgbench -c 8 -R 500\` writes for 20 s a round, and a ninth client commits one row after another.
+For it alone the shipper counts as a synchronous standby, so that the server says when the spool had the
+commit: the time is from the beginning of the commit to its answer, the server's own fsync included. In the
+repository it is when \`ship\` says so. Replay: a backup of 0.2 GB and the log of 400 000 transactions behind
+it, from the command to restore until the server takes connections, against the same backup with
+\`restore_command = 'cp …'\`.`
 
 /** The chapter of bench/RESULTS.md. */
 export function formatPostgresPage(record: PostgresRecord): string {

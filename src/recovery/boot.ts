@@ -256,7 +256,8 @@ async function restoreHere(booting: Booting, options: ClusterRestoreOptions): Pr
 async function refuseTablespaces(data: string, of: Parameters<typeof tablespacesMade>[1]): Promise<void> {
   const [made] = await tablespacesMade(data, of)
   if (made === undefined) return
-  const is = `its log makes a tablespace in "${displayName(made.place)}", and a server that recovers it would empty that folder`
+  const folder = displayName(made.place)
+  const is = `its log makes a tablespace in "${folder}", and a server would empty that folder`
   const facts = { hint: 'Make a new backup: from then on the tablespace is part of it.' }
   throw new Failure('host.unsupported', `Cannot start a copy: ${is}`, { facts })
 }

@@ -46,11 +46,9 @@ export async function refuseEmptying(
     if (isBehind(lsn, of.target) || of.own.includes(place) || !isTablespace(place, of.major)) continue
     const folder = displayName(place)
     const is = `the log makes a tablespace in "${folder}", which holds one: the server would first delete it`
-    throw new Failure('restore.refused', `Cannot make the cluster ready to start: ${is}`, {
-      facts: {
-        hint: `Restore on another host, or stop before it: --lsn ${formatLsn(lsn)} --exclusive; or, if that one is not needed any more, remove it and restore again.`,
-      },
-    })
+    const early = `stop before it: --lsn ${formatLsn(lsn)} --exclusive`
+    const hint = `Restore on another host, or ${early}; or remove it if it is not needed, and restore again.`
+    throw new Failure('restore.refused', `Cannot make the cluster ready to start: ${is}`, { facts: { hint } })
   }
 }
 

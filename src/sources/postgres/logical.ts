@@ -115,11 +115,10 @@ async function askServer(target: ServerTarget, excluded: readonly string[]): Pro
     const closed = wanted.find(([, mayConnect]) => mayConnect !== 't')
     if (closed !== undefined) {
       const [name, , quotedName, quotedRole] = closed
+      const grant = `GRANT CONNECT ON DATABASE ${quotedName} TO ${quotedRole}`
       const is = `${session.place.user} may not connect to the database "${name}"`
       throw new Failure('source.failed', `Cannot back up the server: ${is} (every database is dumped)`, {
-        facts: {
-          hint: `Run: GRANT CONNECT ON DATABASE ${quotedName} TO ${quotedRole}; or name it in excludeDatabases.`,
-        },
+        facts: { hint: `Run: ${grant}; or name it in excludeDatabases.` },
       })
     }
     return {
