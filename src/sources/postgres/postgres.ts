@@ -373,7 +373,8 @@ function relationFile(path: string, fileBlocks: number): RelationFile | undefine
   const parts = RELATION.exec(path.replace(/^\/(?:data|tablespaces\/\d+)\//, ''))
   if (parts === null) return undefined
   const database = Number(parts[1] ?? parts[2] ?? 0)
-  return { database, relation: Number(parts[3]), firstBlock: Number(parts[5] ?? 0) * fileBlocks }
+  const firstBlock = Number(parts[5] ?? 0) * fileBlocks
+  return { database, relation: Number(parts[3]), isInitial: parts[4] === 'init', firstBlock }
 }
 
 function entryOf(member: TarMember): FileEntry {

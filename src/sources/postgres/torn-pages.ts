@@ -8,7 +8,7 @@ import { isFailure, type Failure } from '../../base/failure.ts'
 import type { DamagedPages } from '../source.ts'
 import { formatLsn, segmentStart, type Lsn } from './lsn.ts'
 import { runCommand, sendCopyDone, sendData, type Replication } from './replication.ts'
-import { feedWal, newWalReader, type OnRecord } from './wal-reader.ts'
+import { feedWal, newWalReader, recordLsn, type OnRecord } from './wal-reader.ts'
 import { decodeRecord, newWalRecord } from './wal-record.ts'
 import { encodeStatus, KIND, LOG_HEADER_BYTES } from './wal-stream.ts'
 
@@ -35,6 +35,8 @@ export interface Judged {
 export interface RelationFile {
   readonly database: number
   readonly relation: number
+  /** The initial fork of an unlogged relation, else the main one. */
+  readonly isInitial: boolean
   /** Number of its first page in the relation. */
   readonly firstBlock: number
 }
@@ -60,8 +62,8 @@ export async function withoutTornPages(
     left.set(keyOf(file), blocks)
   }
   try {
-    await readLog(replication, log, (database, relation, block) => {
-      left.get(keyOf({ database, relation }))?.delete(block)
+    await readLog(replication, log, (file, block) => {
+      left.get(keyOf(file))?.delete(block)
     })
   } catch (error) {
     if (!isFailure(error, 'source.failed')) throw error
@@ -75,21 +77,27 @@ export async function withoutTornPages(
   }
 }
 
-function keyOf({ database, relation }: Pick<RelationFile, 'database' | 'relation'>): string {
-  return `${database}/${relation}`
+type FileKey = Omit<RelationFile, 'firstBlock'>
+
+function keyOf({ database, relation, isInitial }: FileKey): string {
+  return `${database}/${relation}/${isInitial}`
 }
 
 async function readLog(
   replication: Replication,
   log: BackupLog,
-  onBlock: (database: number, relation: number, block: number) => void,
+  onBlock: (file: FileKey, block: number) => void,
 ): Promise<void> {
   const { slot, timeline, start, end, segmentBytes, major } = log
   const record = newWalRecord()
-  const onRecord: OnRecord = (bytes, at, length) => {
+  const onRecord: OnRecord = (bytes, at, length, reader) => {
+    // Reading begins with a segment; recovery does not replay what lies before the backup.
+    const lsn = recordLsn(reader)
+    if (lsn < start || lsn >= end) return
     decodeRecord(record, bytes, { at, length }, major)
     for (const { database, relation, fork, block } of record.blocks.slice(0, record.blockCount))
-      if (fork === MAIN_FORK || fork === INIT_FORK) onBlock(database, relation, block)
+      if (fork === MAIN_FORK || fork === INIT_FORK)
+        onBlock({ database, relation, isInitial: fork === INIT_FORK }, block)
   }
   const from = segmentStart(start, segmentBytes)
   const reader = newWalReader({ from, segmentBytes, checkCrc: true, onRecord })
