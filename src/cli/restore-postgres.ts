@@ -184,7 +184,7 @@ export function tablespaceMapOf(pairs: readonly string[]): Map<string, string> {
 function printRestored(
   context: CommandContext,
   snapshot: StoredSnapshot,
-  { cluster, parts, recovery, setAside }: ClusterRestoreSummary,
+  { cluster, parts, recovery, setAside, foldersNeeded }: ClusterRestoreSummary,
   { to, dryRun }: { readonly to: string; readonly dryRun: boolean },
 ): number {
   const { printer } = context
@@ -224,6 +224,7 @@ function printRestored(
     ...(missing === 0 && !dryRun ? { start: command } : {}),
     ...recoveryFacts(recovery),
     setAside,
+    foldersNeeded: foldersNeeded.map(displayName),
     seconds: Math.round(seconds * 1000) / 1000,
     exit,
   } as const
@@ -238,6 +239,10 @@ function printRestored(
     const config = configText(cluster, to)
     if (config !== undefined) lines.push(config)
     lines.push(...setAsideTexts(setAside))
+    for (const folder of foldersNeeded)
+      lines.push(
+        `Before it starts, make "${displayName(folder)}" for its user: the log makes a tablespace there`,
+      )
     if (!dryRun) lines.push(`Start it with: ${command}`)
   }
   printSummary(printer, event, lines)

@@ -24,6 +24,7 @@ import {
 } from '../sources/postgres/lsn.ts'
 import { parseWalBranch, walBranch } from '../sources/postgres/wal-branch.ts'
 import { feedWal, newWalReader, recordLsn, type OnRecord } from '../sources/postgres/wal-reader.ts'
+import { newTablespaceFinder, type MadeTablespace } from './made-tablespaces.ts'
 import { newestTimeline, readTimelines, type Timelines } from './timelines.ts'
 
 /** A position to recover to. */
@@ -98,32 +99,49 @@ export async function planRecovery(
   const { stretches, last } = planStretches(known, begin, { ...wanted, timeline })
   const bytes = stretches.reduce((sum, { from, to }) => sum + Number(to - from), 0)
   if (bytes === 0 && goal.kind === 'latest') return undefined
-  const histories = [...known.histories]
-    .filter(([id]) => id > base.timeline)
-    .map(([id, { text }]) => ({ timeline: id, text }))
+  const histories = historiesAbove(known, base.timeline)
   return { segmentBytes, goal, timeline: last, histories, stretches, bytes }
 }
 
 /**
+ * A recovered server takes the number behind the first one without a history: also where only log is known,
+ * or nothing, there has to be one.
+ */
+function historiesAbove(known: Timelines, timeline: number): { timeline: number; text: string }[] {
+  const newest = Math.max(timeline, ...known.tables.keys(), ...known.histories.keys())
+  return Array.from({ length: newest - timeline }, (_, nth) => {
+    const id = timeline + 1 + nth
+    return { timeline: id, text: known.histories.get(id)?.text ?? UNKNOWN_HISTORY }
+  })
+}
+
+/** Never read by a server, which only looks whether there is one. */
+const UNKNOWN_HISTORY = '# in use; its history is not known\n'
+
+/**
  * Writes the log and its histories into `folder`, a cluster's `pg_wal`; not synced. Returns the record to
- * stop at. Fails: restore.failed (a record is damaged, the disk is full), repo.corrupt, storage.*,
- * cancelled.
+ * stop at, and which tablespaces the log makes. Fails: restore.failed (a record is damaged, the disk is
+ * full), repo.corrupt, storage.*, cancelled.
  */
 export async function writeRecoveryLog(
   access: Access,
   plan: RecoveryPlan,
   to: {
     readonly folder: string
+    /** Of the server. */
+    readonly major: number
     readonly owner: { readonly uid: number; readonly gid: number } | undefined
     readonly signal?: AbortSignal | undefined
     readonly onBytes?: ((bytes: number) => void) | undefined
   },
-): Promise<RecoveryTarget | undefined> {
+): Promise<WrittenLog> {
   const { goal, timeline } = plan
+  const finder = newTablespaceFinder(to.major, plan.stretches[0]?.from ?? 0n)
   const seen: SeenRecords = {
     goal: goal.kind === 'lsn' ? goal.lsn : undefined,
     last: undefined,
     hit: undefined,
+    look: finder.look,
   }
   for (const stretch of plan.stretches) await writeStretch(access, plan, { stretch, seen }, to)
   for (const { timeline: id, text } of plan.histories) {
@@ -132,15 +150,23 @@ export async function writeRecoveryLog(
     if (to.owner !== undefined) chownSync(path, to.owner.uid, to.owner.gid)
   }
   // A server that finds no record at the position or behind it does not stop there: it fails.
+  const { made } = finder
   if (goal.kind === 'lsn' && seen.hit !== undefined)
-    return { lsn: seen.hit, isInclusive: !goal.isExclusive, timeline }
+    return { target: { lsn: seen.hit, isInclusive: !goal.isExclusive, timeline }, made }
   // There is no whole record behind the backup: it is as far as the log goes.
-  if (seen.last === undefined) return undefined
-  return { lsn: seen.last, isInclusive: true, timeline }
+  if (seen.last === undefined) return { target: undefined, made }
+  return { target: { lsn: seen.last, isInclusive: true, timeline }, made }
+}
+
+export interface WrittenLog {
+  readonly target: RecoveryTarget | undefined
+  readonly made: readonly MadeTablespace[]
 }
 
 /** Of the records that were written. */
 interface SeenRecords {
+  /** Also looks at each. */
+  readonly look: OnRecord
   readonly goal: Lsn | undefined
   last: Lsn | undefined
   /** The first one at the goal or behind it, of the newest timeline. */
@@ -255,8 +281,9 @@ async function writeStretch(
 ): Promise<void> {
   const { timeline, from } = stretch
   seen.hit = undefined
-  const onRecord: OnRecord = (_bytes, _at, _length, at) => {
-    seen.last = recordLsn(at)
+  const onRecord: OnRecord = (bytes, recordAt, length, given) => {
+    seen.last = recordLsn(given)
+    seen.look(bytes, recordAt, length, given)
     if (seen.goal !== undefined && seen.last >= seen.goal) seen.hit ??= seen.last
   }
   const reader = newWalReader({ from, segmentBytes, checkCrc: true, onRecord })

@@ -9,7 +9,13 @@ import { join } from 'node:path'
 import { displayName, pathBytes } from '../base/file-entry.ts'
 import { errnoOf, Failure, isFailure } from '../base/failure.ts'
 import { formatLsn, parseLsn, parseSegmentName, type Lsn } from '../sources/postgres/lsn.ts'
-import { feedWal, newWalReader, recordLsn, type WalReader } from '../sources/postgres/wal-reader.ts'
+import {
+  feedWal,
+  newWalReader,
+  recordLsn,
+  type OnRecord,
+  type WalReader,
+} from '../sources/postgres/wal-reader.ts'
 import { decodeRecord, MANAGER_INFO, newWalRecord, RM } from '../sources/postgres/wal-record.ts'
 import { throwIfCancelled } from './check-threads.ts'
 import type { RecoveryTarget } from './cluster-log.ts'
@@ -17,6 +23,8 @@ import type { RecoveryTarget } from './cluster-log.ts'
 /** XLOG_TBLSPC_CREATE: number u32, path with a zero behind it. */
 const CREATE = 0x00
 const NUMBER_BYTES = 4
+/** Of a record's header: which resource manager it belongs to. */
+const MANAGER_AT = 17
 const READ_BYTES = 1024 * 1024
 const START = /^START WAL LOCATION: ([0-9A-F]+\/[0-9A-F]+)/m
 
@@ -35,21 +43,30 @@ interface CopyLog {
 
 /**
  * Refuses a copy whose recovery to `target` (or to the end of what it has) would empty a folder of somebody
- * else. `own`, raw, are those that were
- * restored with it to where they had been. Fails: restore.refused.
+ * else. `own`, raw, are those that were restored with it to where they had been. Returns folders, raw, that
+ * the server needs and does not make. Fails: restore.refused.
  */
-export async function refuseEmptying(
-  data: string,
-  of: CopyLog & { readonly own: readonly string[]; readonly target: RecoveryTarget | undefined },
-): Promise<void> {
-  for (const { place, lsn } of await tablespacesMade(data, of)) {
-    if (isBehind(lsn, of.target) || of.own.includes(place) || !isTablespace(place, of.major)) continue
+export function refuseEmptying(
+  made: readonly MadeTablespace[],
+  of: {
+    readonly major: number
+    readonly own: readonly string[]
+    readonly target: RecoveryTarget | undefined
+  },
+): string[] {
+  const needed = new Set<string>()
+  for (const { place, lsn } of made) {
+    if (isBehind(lsn, of.target) || of.own.includes(place)) continue
+    const state = stateOf(place, of.major)
+    if (state === 'missing') needed.add(place)
+    if (state !== 'used') continue
     const folder = displayName(place)
     const is = `the log makes a tablespace in "${folder}", which holds one: the server would first delete it`
     const early = `stop before it: --lsn ${formatLsn(lsn)} --exclusive`
     const hint = `Restore on another host, or ${early}; or remove it if it is not needed, and restore again.`
     throw new Failure('restore.refused', `Cannot make the cluster ready to start: ${is}`, { facts: { hint } })
   }
+  return [...needed]
 }
 
 function isBehind(lsn: Lsn, target: RecoveryTarget | undefined): boolean {
@@ -57,14 +74,37 @@ function isBehind(lsn: Lsn, target: RecoveryTarget | undefined): boolean {
   return target.isInclusive ? lsn > target.lsn : lsn >= target.lsn
 }
 
-/** The server empties only the folder of its own version. */
-function isTablespace(place: string, major: number): boolean {
+/** The server empties only the folder of its own version. What cannot be looked at counts as used. */
+function stateOf(place: string, major: number): 'free' | 'missing' | 'used' {
   try {
-    return readdirSync(pathBytes(place)).some((name) => name.startsWith(`PG_${major}_`))
+    const isUsed = readdirSync(pathBytes(place)).some((name) => name.startsWith(`PG_${major}_`))
+    return isUsed ? 'used' : 'free'
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false
-    throw error
+    if (errnoOf(error) === undefined) throw error
+    return errnoOf(error) === 'ENOENT' ? 'missing' : 'used'
   }
+}
+
+export interface TablespaceFinder {
+  readonly made: MadeTablespace[]
+  /** To be called with each record. */
+  readonly look: OnRecord
+}
+
+/** Finds the records at or behind `start` that make a tablespace. */
+export function newTablespaceFinder(major: number, start: Lsn): TablespaceFinder {
+  const made: MadeTablespace[] = []
+  const record = newWalRecord()
+  const look: OnRecord = (bytes, at, length, reader) => {
+    if (bytes[at + MANAGER_AT] !== RM.tablespace || recordLsn(reader) < start) return
+    decodeRecord(record, bytes, { at, length }, major)
+    if ((record.info & MANAGER_INFO) !== CREATE) return
+    const text = bytes.toString('latin1', record.mainAt + NUMBER_BYTES, record.end)
+    const place = text.slice(0, text.indexOf('\0'))
+    // In the data folder itself (allow_in_place_tablespaces) it has none.
+    if (place !== '') made.push({ place, lsn: recordLsn(reader) })
+  }
+  return { made, look }
 }
 
 /**
@@ -75,28 +115,17 @@ export async function tablespacesMade(data: string, of: CopyLog): Promise<MadeTa
   const { major, segmentBytes, signal } = of
   const folder = join(data, 'pg_wal')
   const label = readFileSync(pathBytes(join(data, 'backup_label')), 'latin1')
-  const start = parseLsn(START.exec(label)?.[1] ?? '0/0')
-  const record = newWalRecord()
-  const places: MadeTablespace[] = []
-  const onRecord = (bytes: Buffer, at: number, length: number, reader: WalReader): void => {
-    if (bytes[at + 17] !== RM.tablespace || recordLsn(reader) < start) return
-    decodeRecord(record, bytes, { at, length }, major)
-    if ((record.info & MANAGER_INFO) !== CREATE) return
-    const text = bytes.toString('latin1', record.mainAt + NUMBER_BYTES, record.end)
-    const place = text.slice(0, text.indexOf('\0'))
-    // In the data folder itself (allow_in_place_tablespaces) it has none.
-    if (place !== '') places.push({ place, lsn: recordLsn(reader) })
-  }
+  const { made, look } = newTablespaceFinder(major, parseLsn(START.exec(label)?.[1] ?? '0/0'))
   let reader: (WalReader & { readonly branch: number }) | undefined
   for (const name of readdirSync(pathBytes(folder)).toSorted()) {
     const segment = parseSegmentName(name, segmentBytes)
     if (segment === undefined) continue
     const { timeline, start: from } = segment
     if (reader === undefined || reader.branch !== timeline || reader.next !== from)
-      reader = { ...newWalReader({ from, segmentBytes, checkCrc: false, onRecord }), branch: timeline }
+      reader = { ...newWalReader({ from, segmentBytes, checkCrc: false, onRecord: look }), branch: timeline }
     await feedFile(reader, join(folder, name), signal)
   }
-  return places
+  return made
 }
 
 async function feedFile(reader: WalReader, path: string, signal: AbortSignal | undefined): Promise<void> {

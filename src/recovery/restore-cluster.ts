@@ -26,6 +26,7 @@ import { isSegmentBytes } from '../sources/postgres/lsn.ts'
 import {
   planRecovery,
   writeRecoveryLog,
+  type WrittenLog,
   type RecoveryGoal,
   type RecoveryPlan,
   type RecoveryTarget,
@@ -41,7 +42,7 @@ import {
   type ConfigState,
   type StoredConfig,
 } from './restore-config.ts'
-import { refuseEmptying } from './made-tablespaces.ts'
+import { refuseEmptying, tablespacesMade } from './made-tablespaces.ts'
 import { restore, type RestoreOptions, type RestoreSummary } from './restore.ts'
 import { previewMarker } from './restore-marker.ts'
 
@@ -90,6 +91,8 @@ export interface ClusterRestoreSummary {
   readonly recovery: { readonly target: RecoveryTarget | undefined; readonly bytes: number } | undefined
   /** Settings that do not count until somebody puts them back. */
   readonly setAside: readonly SetAside[]
+  /** Raw paths of folders for tablespaces that the log makes: they must be there, empty, before it starts. */
+  readonly foldersNeeded: readonly string[]
 }
 
 interface TablespacePlan {
@@ -131,6 +134,7 @@ export async function restoreCluster(
     goal === undefined ? undefined : await planRecovery(access, snapshot, { goal, timeline, segmentBytes })
   let target: RecoveryTarget | undefined
   let setAside: readonly SetAside[] = []
+  let foldersNeeded: readonly string[] = []
   let { config } = cluster
   // Resumed with other places or another goal, what the first run left would be taken for this one's.
   const places = tablespaces.map(({ oid, to }) => [oid, to])
@@ -160,9 +164,15 @@ export async function restoreCluster(
       for (const name of SIGNALS) rmSync(pathBytes(join(cluster.data, name)), { force: true })
       if (options.leavesConfig !== true && options.keepsSettings !== true)
         setAside = quietSettings(cluster.data, { major: cluster.major, owner: ownerOf(cluster, options) })
-      if (recovery !== undefined) target = await prepareRecovery(access, recovery, cluster, options)
+      // Before the other log lies there: what the backup brought.
+      let made = await tablespacesMade(cluster.data, { ...cluster, signal: options.signal })
+      if (recovery !== undefined) {
+        const written = await prepareRecovery(access, recovery, cluster, options)
+        target = written.target
+        made = [...made, ...written.made]
+      }
       const own = tablespaces.filter((space) => !space.isMoved).map((space) => space.to)
-      await refuseEmptying(cluster.data, { ...cluster, own, target, signal: options.signal })
+      foldersNeeded = refuseEmptying(made, { major: cluster.major, own, target })
       return true
     },
   }
@@ -173,6 +183,7 @@ export async function restoreCluster(
     parts: [data, ...parts],
     recovery: recovery && { target, bytes: recovery.bytes },
     setAside,
+    foldersNeeded,
   }
 }
 
@@ -186,12 +197,13 @@ async function prepareRecovery(
   plan: RecoveryPlan,
   cluster: RestoredCluster,
   options: ClusterRestoreOptions,
-): Promise<RecoveryTarget | undefined> {
+): Promise<WrittenLog> {
   const owner = ownerOf(cluster, options)
   const folder = join(cluster.data, 'pg_wal')
-  const target = await writeRecoveryLog(access, plan, { folder, owner, signal: options.signal })
-  if (target !== undefined) writeRecoverySettings(cluster.data, target, owner)
-  return target
+  const { major } = cluster
+  const written = await writeRecoveryLog(access, plan, { folder, owner, major, signal: options.signal })
+  if (written.target !== undefined) writeRecoverySettings(cluster.data, written.target, owner)
+  return written
 }
 
 /** Of what is written beside what was stored; undefined: the running user. */

@@ -1,12 +1,19 @@
 /** Log that makes a tablespace, recovered on the host where that tablespace lies. */
 import assert from 'node:assert/strict'
-import { chownSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
+import { chownSync, existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { Failure } from '../../src/base/failure.ts'
 import { parseLsn } from '../../src/sources/postgres/lsn.ts'
 import { backUp, dropRepository, makeRepository } from '../harness/engine.ts'
-import { dropPostgres, freePort, makePostgres, postgresFolder, sql } from '../harness/postgres.ts'
+import {
+  dropPostgres,
+  freePort,
+  makePostgres,
+  postgresFolder,
+  sql,
+  stopPostgres,
+} from '../harness/postgres.ts'
 import { clusterSource, logEnd, restoreBeside, startShip, whileStarted } from '../harness/postgres-cluster.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
@@ -50,6 +57,17 @@ test('a copy never empties a tablespace of its source', { skip, timeout: 120_000
     })
     assert.deepEqual(sql(server, 'SELECT count(*) FROM goods'), ['1000'])
     assert.equal(readdirSync(place, { recursive: true }).length, before)
+    // Where it is gone the server needs the folder, and does not make it.
+    await running.stop()
+    await stopPostgres(server)
+    renameSync(place, `${place}, gone`)
+    const latest = await restoreBeside(repository, server, snapshot, { goal: { kind: 'latest' } })
+    assert.deepEqual(latest.summary.foldersNeeded, [place])
+    mkdirSync(place)
+    chownSync(place, uid, gid)
+    await whileStarted(latest.back, await freePort(), (at) => {
+      assert.deepEqual(sql(at, 'SELECT count(*) FROM goods'), ['1000'])
+    })
   } finally {
     await running.stop().catch(() => undefined)
     dropRepository(repository)
