@@ -8,6 +8,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  readSync,
   readdirSync,
   rmSync,
   statfsSync,
@@ -74,6 +75,20 @@ export function warmMemory(scratch: Scratch, bytes: number): void {
   } finally {
     closeSync(file)
     rmSync(path)
+  }
+}
+
+/** Reads every file below a folder, so that nobody waits for the disk because he is the first. */
+export function warmCaches(folder: string): void {
+  const block = Buffer.alloc(warmBlockBytes)
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue
+    const file = openSync(join(entry.parentPath, entry.name), 'r')
+    try {
+      while (readSync(file, block) > 0);
+    } finally {
+      closeSync(file)
+    }
   }
 }
 

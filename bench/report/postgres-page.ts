@@ -7,7 +7,8 @@ import { markdownTable, plainTable, ratioText, type Table } from './tables.ts'
 const missing = '–'
 const method = `One server on 127.0.0.1 with page checksums, nobody writing: pgbench tables and \`orders\`
 with three indexes. Everything lies on one disk, repositories are new in each round, and both programs fsync
-what they write before they end. After an unmeasured turn of each the turns alternate. pgBackRest has two
+what they write before they end. After an unmeasured turn of each the turns alternate; before each turn what
+it reads is read once and the memory that it may take is used once. pgBackRest has two
 processes, zstd level 1 and \`start-fast\`; it reads the data folder itself, and its log goes to its
 repository by \`archive_command\`. Backstock has two workers and \`checkpoint: fast\`; it takes everything,
 the log included, from the server over TCP, whose processor time is shown beside. Both check pages. Each
