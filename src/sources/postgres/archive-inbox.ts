@@ -14,20 +14,23 @@
  */
 import {
   chmodSync,
+  chownSync,
   closeSync,
   constants,
   fstatSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
   readSync,
+  renameSync,
   rmSync,
   statSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { Failure } from '../../base/failure.ts'
+import { errnoOf, Failure, isFailure } from '../../base/failure.ts'
 import { parseSegmentName, type Lsn } from './lsn.ts'
-import { diskFailure, onDisk, readSmall, writeDurably } from './spool-files.ts'
+import { diskFailure, onDisk, writeDurably } from './spool-files.ts'
 
 /** A whole segment, or what there is of the last one of a timeline. */
 export interface InboxSegment {
@@ -67,22 +70,52 @@ export function inboxPath(folder: string): string {
 }
 
 /**
- * Makes the inbox if it is missing, and lets it hold `filesMax`. Whose group it is stays as it was set.
+ * Makes the inbox if it is missing, and lets it hold `filesMax`. A new one gets the group of the folder that
+ * all spools are in, if this user may give it; the group and mode of one that is there stay as they are.
  * Fails: host.full, host.file.
  */
 export function makeInbox(folder: string, filesMax: number): string {
   const inbox = inboxPath(folder)
   const isNew = onDisk('look at', inbox, () => statSync(inbox, { throwIfNoEntry: false })) === undefined
-  if (isNew)
-    onDisk('make the folder', inbox, () => {
-      mkdirSync(inbox, { mode: 0o700 })
-      chmodSync(inbox, INBOX_MODE)
-      // The server's user has to get there: through the folders of the source and of the repository.
-      for (const path of [folder, dirname(folder)]) chmodSync(path, PASSAGE_MODE)
-    })
-  const text = `${filesMax}\n`
-  if (readSmall(join(inbox, MARKER)) !== text) writeDurably(inbox, MARKER, Buffer.from(text), MARKER_MODE)
+  if (isNew) onDisk('make the folder', inbox, () => openInbox(folder, inbox))
+  const text = Buffer.from(`${filesMax}\n`)
+  // Who hands log over may put anything in the place of the marker, or of its draft if that were there.
+  if (!holdsExactly(join(inbox, MARKER), text))
+    writeDurably(inbox, MARKER, text, { mode: MARKER_MODE, draftFolder: folder })
   return inbox
+}
+
+/** There in one step, so that a crash leaves none that the server cannot use. Throws the system's error. */
+function openInbox(folder: string, inbox: string): void {
+  const draft = `${inbox}.new`
+  mkdirSync(draft, { mode: 0o700, recursive: true })
+  takeGroup(draft, dirname(dirname(folder)))
+  chmodSync(draft, INBOX_MODE)
+  // The server's user has to get there: through the folders of the source and of the repository.
+  for (const path of [folder, dirname(folder)]) chmodSync(path, PASSAGE_MODE)
+  renameSync(draft, inbox)
+}
+
+function takeGroup(path: string, from: string): void {
+  try {
+    chownSync(path, -1, statSync(from).gid)
+  } catch (error) {
+    if (errnoOf(error) !== 'EPERM') throw error
+  }
+}
+
+function holdsExactly(path: string, bytes: Buffer): boolean {
+  try {
+    const { fd, bytes: length } = openInboxFile(path)
+    try {
+      return length === bytes.length && readInboxFile(path, fd, 0, length).equals(bytes)
+    } finally {
+      closeSync(fd)
+    }
+  } catch (error) {
+    if (isFailure(error)) return false
+    throw error
+  }
 }
 
 /** Fails: host.file. */
@@ -117,16 +150,22 @@ export async function withInboxFile<T>(
   path: string,
   body: (fd: number, bytes: number) => T | Promise<T>,
 ): Promise<T> {
-  // Another user writes here: no link is followed, and nothing that blocks is opened.
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
-  const fd = onDisk('open', path, () => openSync(path, flags))
+  const { fd, bytes } = openInboxFile(path)
   try {
-    const facts = fstatSync(fd)
-    if (!facts.isFile()) throw new Failure('source.failed', `Cannot take "${path}": it is no file`)
-    return await body(fd, facts.size)
+    return await body(fd, bytes)
   } finally {
     closeSync(fd)
   }
+}
+
+/** Another user writes here: no link is followed, and nothing that blocks is opened. */
+function openInboxFile(path: string): { fd: number; bytes: number } {
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+  const fd = onDisk('open', path, () => openSync(path, flags))
+  const facts = fstatSync(fd)
+  if (facts.isFile()) return { fd, bytes: facts.size }
+  closeSync(fd)
+  throw new Failure('source.failed', `Cannot take "${path}": it is no file`)
 }
 
 /** The caller owns the bytes. Fails: host.file, also when there are fewer. */
@@ -155,7 +194,7 @@ export function removeInboxFile(inbox: string, name: string): void {
 export function removeLeftovers(inbox: string, names: readonly string[], before: number): void {
   for (const name of names) {
     const path = join(inbox, name)
-    const facts = onDisk('look at', path, () => statSync(path, { throwIfNoEntry: false }))
+    const facts = onDisk('look at', path, () => lstatSync(path, { throwIfNoEntry: false }))
     if (facts !== undefined && facts.mtimeMs < before) removeInboxFile(inbox, name)
   }
 }

@@ -1,7 +1,10 @@
 /** Taking log from an inbox into a spool: what is taken, waited for, refused, and when a file goes. */
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
+  chownSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -9,6 +12,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs'
@@ -312,6 +316,51 @@ test('receiveArchive() leaves what it does not know, and removes what killed com
     assert.equal(states.filter(({ kind }) => kind === 'refused').length, 1)
   })
 })
+
+test('makeInbox() writes nothing and reads nothing through what the server put into the inbox', () => {
+  const victim = join(folder, '..', 'victim')
+  writeFileSync(victim, 'precious')
+  const marker = join(inbox, '.backstock')
+  symlinkSync(victim, `${marker}.tmp`)
+  const plants = [
+    () => symlinkSync(victim, marker),
+    () => symlinkSync(join(folder, 'nowhere'), marker),
+    () => execFileSync('mkfifo', [marker]),
+    () => truncateSync(marker, 2 ** 40),
+  ]
+  for (const [nth, plant] of plants.entries()) {
+    if (nth < 3) rmSync(marker, { force: true })
+    plant()
+    makeInbox(folder, 9)
+    assert.equal(readFileSync(victim, 'utf8'), 'precious')
+    assert.ok(lstatSync(marker).isFile())
+    assert.equal(readFileSync(marker, 'utf8'), '9\n')
+  }
+  assert.deepEqual(readdirSync(folder), ['inbox'])
+})
+
+test(
+  'makeInbox() gives a new inbox the group of the folder of all spools, where it may',
+  { skip: process.getuid?.() === 0 ? false : 'only root may give any group' },
+  () => {
+    const spools = mkdtempSync(join(tmpdir(), 'backstock-spools-'))
+    try {
+      chownSync(spools, 0, 12_345)
+      const spool = join(spools, 'repository', 'orders')
+      mkdirSync(spool, { recursive: true })
+      // Left by one that was killed before it was done.
+      mkdirSync(join(spool, 'inbox.new'))
+      const made = makeInbox(spool, 8)
+      const { gid, mode } = statSync(made)
+      assert.deepEqual([gid, mode & 0o7777], [12_345, 0o2770])
+      chownSync(made, 0, 23_456)
+      makeInbox(spool, 9)
+      assert.equal(statSync(made).gid, 23_456)
+    } finally {
+      rmSync(spools, { recursive: true })
+    }
+  },
+)
 
 test('makeInbox() lets the users of its group write, all others only pass, and leaves what was set', () => {
   const modeOf = (path: string): number => statSync(path).mode & 0o7777

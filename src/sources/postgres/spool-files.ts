@@ -201,10 +201,18 @@ export function onDisk<T>(action: string, path: string, call: () => T): T {
   }
 }
 
-/** Whole or not at all, and durable; `mode` holds whatever the umask says. Fails: host.full, host.file. */
-export function writeDurably(folder: string, name: string, bytes: Uint8Array, mode = 0o600): void {
+/**
+ * Whole or not at all, and durable; `mode` holds whatever the umask says. The draft lies in `draftFolder`, of
+ * the same file system, in which nobody else may write. Fails: host.full, host.file.
+ */
+export function writeDurably(
+  folder: string,
+  name: string,
+  bytes: Uint8Array,
+  { mode = 0o600, draftFolder = folder }: { mode?: number; draftFolder?: string } = {},
+): void {
   const path = join(folder, name)
-  const temporary = `${path}.tmp`
+  const temporary = join(draftFolder, `${name}.tmp`)
   onDisk('write', path, () => {
     const fd = openSync(temporary, 'w', 0o600)
     try {
@@ -220,7 +228,7 @@ export function writeDurably(folder: string, name: string, bytes: Uint8Array, mo
 }
 
 /** undefined: there is no such file. Fails: host.file. */
-export function readSmall(path: string): string | undefined {
+function readSmall(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {
