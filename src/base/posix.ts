@@ -43,6 +43,7 @@ const PROTOTYPES = {
   sync: 'void sync()',
   mallopt: 'int mallopt(int param, int value)',
   fadvise: 'int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)',
+  syncRange: 'int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)',
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
   getdents: 'int64_t getdents64(int fd, void *entries, size_t size)',
   prctl: 'int prctl(int option, uint64_t value)',
@@ -56,6 +57,7 @@ const AT_SYMLINK_NOFOLLOW = 0x100
 const UTIME_OMIT = 0x3ffffffen
 const LOCK_EX_NB = 2 | 4
 const LOCK_UN = 8
+const SYNC_FILE_RANGE_WRITE = 2
 const FADVISE = { sequential: 2, done: 4 } as const
 const PUNCH_HOLE_KEEP_SIZE = 2 | 1
 const S_IFIFO = 0o010000
@@ -273,6 +275,15 @@ export function endWithParent(parent: number, signal: NodeJS.Signals): boolean {
 /** A hint for the page cache, never fails: `sequential` reads ahead further, `done` lets clean pages go. */
 export function adviseFile(fd: number, advice: keyof typeof FADVISE): void {
   if (hasPosix()) callOf('fadvise')(fd, 0, 0, FADVISE[advice])
+}
+
+/**
+ * Lets the disk begin with what was written to the file, without waiting for it: a later sync then finds
+ * little left (as PostgreSQL's tools do, src/common/file_utils.c pre_sync_fname). Makes nothing durable,
+ * never fails.
+ */
+export function startWriting(fd: number): void {
+  if (hasPosix()) callOf('syncRange')(fd, 0, 0, SYNC_FILE_RANGE_WRITE)
 }
 
 /** Turns a range into a hole of zeros; false if the file system cannot. The file keeps its size. */

@@ -9,6 +9,7 @@ import { chownSync, closeSync, fchownSync, openSync, writeFileSync, writeSync } 
 import { join } from 'node:path'
 import { pathBytes } from '../base/file-entry.ts'
 import { describeError, errnoOf, Failure, isFailure } from '../base/failure.ts'
+import { startWriting } from '../base/posix.ts'
 import type { Access } from '../repo/keys.ts'
 import { coverage, missingPositions, type PositionRange } from '../repo/log-coverage.ts'
 import { readLog } from '../repo/log-reader.ts'
@@ -295,7 +296,7 @@ async function writeStretch(
       checkRecords(reader, bytes)
       for (let done = 0; done < bytes.length;) {
         if (file === undefined || at >= file.start + BigInt(segmentBytes)) {
-          if (file !== undefined) closeSync(file.fd)
+          if (file !== undefined) closeWritten(file)
           file = openFile(to, segmentName(timeline, at, segmentBytes), at)
         }
         const room = Number(file.start + BigInt(segmentBytes) - at)
@@ -353,6 +354,11 @@ function openFile(
     if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid)
     return { fd, start }
   })
+}
+
+function closeWritten({ fd }: OpenFile): void {
+  startWriting(fd)
+  closeSync(fd)
 }
 
 function writeAt(folder: string, { fd, start }: OpenFile, bytes: Buffer, at: Lsn): number {

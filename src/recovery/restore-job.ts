@@ -8,6 +8,7 @@ import { createHmac } from 'node:crypto'
 import type { FileEntry } from '../base/file-entry.ts'
 import { noteGarbage } from '../base/garbage.ts'
 import { corrupt } from '../base/bytes.ts'
+import { startWriting } from '../base/posix.ts'
 import { CODECS } from '../format/pack.ts'
 import {
   chunkOfFrame,
@@ -27,6 +28,8 @@ import { lostTo, type LostFile } from './lost-file.ts'
 const GAP_BYTES_MAX = 128 * 1024
 /** One read of a pack, at most; a larger frame is read whole. */
 const READ_BYTES_MAX = 4 * 1024 * 1024
+/** Smaller ones are with the system soon enough. */
+const EARLY_BYTES_MIN = 256 * 1024
 /** A file that is compared is rewritten by blocks of this size: those of most file systems. */
 const DELTA_BLOCK_BYTES = 4096
 
@@ -414,6 +417,7 @@ function endFile(work: Work, file: WorkFile): void {
   const { fd, job, lost } = file
   file.fd = -1
   work.open.delete(file)
+  if (fd >= 0 && job.entry.size >= EARLY_BYTES_MIN) startWriting(fd)
   if (!lost && job.part === 'whole') {
     work.files++
     work.bytes += job.entry.size

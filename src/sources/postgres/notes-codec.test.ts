@@ -135,6 +135,12 @@ test('notes above the limit give up the counts of relations, then names, then al
     ends: commits(5000),
     names: nth.map((files) => ({ lsn: 77n, files, schema: 'public', name: `relation_${files.relation}` })),
     changes: nth.map((files) => ({ files, inserted: 1, updated: 0, deleted: 2 })),
+    drops: [{ ...commits(1)[0]!, files: nth[0]! }].map(({ lsn, at, xid, files }) => ({
+      lsn,
+      at,
+      xid,
+      files,
+    })),
     marks: [
       { lsn: 1n, serverTime: 1n, receivedAt: 1 },
       { lsn: 2n, serverTime: 2n, receivedAt: 2 },
@@ -142,7 +148,7 @@ test('notes above the limit give up the counts of relations, then names, then al
     otherChanges: { inserted: 1, updated: 2, deleted: 3 },
   }
   const uncounted = { ...notes, changes: [], otherChanges: { inserted: 2001, updated: 2, deleted: 4003 } }
-  const unnamed = { ...uncounted, names: [] }
+  const unnamed = { ...uncounted, names: [], dropsOmitted: 1 }
   const unread = { ...NO_NOTES, isUnread: true, marks: notes.marks.slice(1) }
   for (const [wanted, lesser] of [
     [notes, uncounted],

@@ -74,7 +74,9 @@ export function encodeNotes(notes: LogNotes, bytesMax = NOTES_BYTES_MAX): Buffer
   const whole = encodeOne(notes)
   if (whole.length <= bytesMax) return whole
   const counted = { ...notes, changes: [], otherChanges: notes.changes.reduce(addRows, notes.otherChanges) }
-  for (const lesser of [counted, { ...counted, names: [] }]) {
+  // Drops without names may be the very ones that somebody asks for.
+  const dropsOmitted = notes.dropsOmitted + notes.drops.length
+  for (const lesser of [counted, { ...counted, names: [], dropsOmitted }]) {
     const bytes = encodeOne(lesser)
     if (bytes.length <= bytesMax) return bytes
   }

@@ -128,7 +128,7 @@ async function followNames(
   while (!signal.aborted) {
     try {
       // Nobody waits for a server that hangs when it is time to stop.
-      const names = await Promise.race([readNames(), aborted(signal)])
+      const names = await unlessAborted(readNames(), signal)
       if (names === undefined) return
       if (take(newNames(before, names))) before = names
     } catch (error) {
@@ -139,8 +139,18 @@ async function followNames(
   }
 }
 
-async function aborted(signal: AbortSignal): Promise<undefined> {
-  if (!signal.aborted) await once(signal, 'abort')
+/** Leaves no listener behind. */
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  const done = new AbortController()
+  const aborted = once(signal, 'abort', { signal: done.signal }).then(
+    () => undefined,
+    () => undefined,
+  )
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    done.abort()
+  }
 }
 
 function notesSource(spool: Spool, timeline: number, events: LogFeedEvents): NotesSource {
