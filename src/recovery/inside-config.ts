@@ -1,18 +1,32 @@
 /**
  * A postgresql.conf that came with the data folder, and names files elsewhere: the server would not start
- * without them, or would start on the old data folder. Files are put into the data folder, and
- * postgresql.auto.conf names them; only `data_directory`, which it may not name, becomes a comment.
+ * without them, would start on the old data folder, or write where another server does. Files are put into
+ * the data folder, and postgresql.auto.conf names them; only `data_directory`, which it may not name, becomes
+ * a comment, or is overruled at the end of postgresql.conf.
  */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, realpathSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathBytes } from '../base/file-entry.ts'
 import { parseConfigLine } from '../sources/postgres/config-lines.ts'
-import { PLACE_MARK, readAutoConf, writeAutoConf, type FileOwner } from './auto-conf.ts'
-import { readConfigFile, settingsOf } from './read-settings.ts'
-import { adjustedList, HBA_MISSING, MARK, writeConfigFiles, type StoredConfig } from './restore-config.ts'
+import { PLACE_MARK, quoteSetting, readAutoConf, writeAutoConf, type FileOwner } from './auto-conf.ts'
+import { filesThatSet, readConfigFile, settingsOf } from './read-settings.ts'
+import {
+  adjustedList,
+  HBA_MISSING,
+  leadsOut,
+  MARK,
+  writeConfigFiles,
+  type StoredConfig,
+} from './restore-config.ts'
 
 /** By setting: the file it gets. Another name than the usual, which the data folder may have too. */
 const FILES = { hba_file: 'pg_hba.restored.conf', ident_file: 'pg_ident.restored.conf' } as const
+/** By setting of a place that a server writes to: its own. */
+const OWN_PLACES = {
+  external_pid_file: '',
+  log_directory: 'log',
+  stats_temp_directory: 'pg_stat_tmp',
+} as const
 
 /** Not synced. `folder`: the data folder, raw. Returns whether anything was to be done. Fails: restore.failed. */
 export function mendInsideConfig(folder: string, stored: StoredConfig, owner: FileOwner): boolean {
@@ -31,7 +45,9 @@ export function mendInsideConfig(folder: string, stored: StoredConfig, owner: Fi
       settings[name] = join(folder, FILES[name])
     }
   }
-  if (known.has('data_directory')) texts['postgresql.conf'] = withoutDataFolder(folder)
+  for (const [name, own] of Object.entries(OWN_PLACES))
+    if (leadsOut(known.get(name) ?? '')) settings[name] = own
+  Object.assign(texts, withoutDataFolder(folder))
   writeConfigFiles(folder, texts, owner)
   const isMended = Object.keys({ ...texts, ...settings }).length > 0
   if (isMended) writeAutoConf(folder, auto, { mark: PLACE_MARK, settings }, owner)
@@ -52,11 +68,38 @@ function listText(stored: StoredConfig, name: keyof typeof FILES, path: string):
   return name === 'hba_file' && !existsSync(pathBytes(path)) ? HBA_MISSING : undefined
 }
 
-function withoutDataFolder(folder: string): string {
-  const text = readFileSync(pathBytes(join(folder, 'postgresql.conf')), 'latin1')
-  const lines = text.split('\n').map((line) => {
-    if (parseConfigLine(line)?.name !== 'data_directory') return line
-    return `${MARK} the server would start on that folder\n#${line}`
-  })
-  return lines.join('\n')
+/** Texts by name in the data folder; of those that have to change. */
+function withoutDataFolder(folder: string): Record<string, string> {
+  const main = 'postgresql.conf'
+  const texts: Record<string, string> = {}
+  let isElsewhere = false
+  for (const path of filesThatSet(folder, 'data_directory')) {
+    const name = path === join(folder, main) ? main : nameInside(folder, path)
+    if (name === undefined) isElsewhere = true
+    else texts[name] = commented(readText(path))
+  }
+  if (!isElsewhere) return texts
+  // That file is not ours to change; the last line counts.
+  const text = (texts[main] ?? readText(join(folder, main))).replace(/\n?$/, '\n')
+  return { ...texts, [main]: `${text}data_directory = ${quoteSetting(folder)} ${PLACE_MARK}\n` }
+}
+
+/** undefined: it lies elsewhere, or a link leads there. */
+function nameInside(folder: string, path: string): string | undefined {
+  const [top, real] = [folder, path].map((each) => realpathSync(pathBytes(each), 'latin1'))
+  return real!.startsWith(`${top}/`) ? real!.slice(top!.length + 1) : undefined
+}
+
+function readText(path: string): string {
+  return readFileSync(pathBytes(path), 'latin1')
+}
+
+function commented(text: string): string {
+  const lines = text.split('\n').filter((line) => !line.endsWith(PLACE_MARK))
+  return lines
+    .map((line) => {
+      if (parseConfigLine(line)?.name !== 'data_directory') return line
+      return `${MARK} the server would start on that folder\n#${line}`
+    })
+    .join('\n')
 }

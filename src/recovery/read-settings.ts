@@ -6,7 +6,13 @@ import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathBytes, rawPath } from '../base/file-entry.ts'
 import { errnoOf } from '../base/failure.ts'
-import { includedPath, isInclude, isIncludedName, parseConfigLine } from '../sources/postgres/config-lines.ts'
+import {
+  includedPath,
+  isInclude,
+  isIncludedName,
+  parseConfigLine,
+  type ConfigLine,
+} from '../sources/postgres/config-lines.ts'
 
 const FILE_BYTES_MAX = 1024 * 1024
 /** As the server has it (CONF_FILE_MAX_DEPTH). */
@@ -14,9 +20,13 @@ const INCLUDE_DEPTH_MAX = 10
 
 /** Raw values by lower-case name. What cannot be read says nothing. `folder`: the data folder, raw. */
 export function readConfigFile(folder: string): Map<string, string> {
-  const settings = new Map<string, string>()
-  takeFile(settings, join(folder, 'postgresql.conf'), 0)
-  return settings
+  return new Map([...linesOf(folder)].map(({ name, value }) => [name, value]))
+}
+
+/** Paths, raw, of postgresql.conf and the files that it includes, as far as they set `name`. */
+export function filesThatSet(folder: string, name: string): string[] {
+  const lines = [...linesOf(folder)].filter((line) => line.name === name)
+  return [...new Set(lines.map(({ path }) => path))]
 }
 
 /** Of lines without includes, as ALTER SYSTEM writes them. */
@@ -29,7 +39,15 @@ export function settingsOf(lines: readonly string[]): Map<string, string> {
   )
 }
 
-function takeFile(settings: Map<string, string>, path: string, depth: number): void {
+interface PlacedLine extends ConfigLine {
+  readonly path: string
+}
+
+function linesOf(folder: string): Generator<PlacedLine, void> {
+  return readLines(join(folder, 'postgresql.conf'), 0)
+}
+
+function* readLines(path: string, depth: number): Generator<PlacedLine, void> {
   const text = orNothing(() => {
     const stats = statSync(pathBytes(path))
     return stats.isFile() && stats.size <= FILE_BYTES_MAX ? readFileSync(pathBytes(path), 'latin1') : ''
@@ -37,13 +55,13 @@ function takeFile(settings: Map<string, string>, path: string, depth: number): v
   for (const line of (text ?? '').split('\n')) {
     const found = parseConfigLine(line)
     if (found === undefined) continue
-    if (!isInclude(found)) settings.set(found.name, found.value)
+    if (!isInclude(found)) yield { ...found, path }
     else if (depth < INCLUDE_DEPTH_MAX)
-      for (const each of includedFiles(path, found)) takeFile(settings, each, depth + 1)
+      for (const each of includedFiles(path, found)) yield* readLines(each, depth + 1)
   }
 }
 
-function includedFiles(from: string, { name, value }: { name: string; value: string }): string[] {
+function includedFiles(from: string, { name, value }: ConfigLine): string[] {
   const path = includedPath(from, value)
   if (name !== 'include_dir') return [path]
   const names = orNothing(() => readdirSync(pathBytes(path))) ?? []

@@ -20,6 +20,8 @@ test('`adjustedConfig()` keeps what counts and comments places out', () => {
     "HBA_FILE='/etc/pg/pg_hba.conf'",
     'ident_file /etc/pg/pg_ident.conf',
     "external_pid_file = '/run/pg.pid'",
+    "log_directory = '/var/log/pg'",
+    "stats_temp_directory = '../stats'",
     'port = 5433',
     "search_path = 'it''s'",
     'my.setting = on',

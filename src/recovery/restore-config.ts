@@ -45,8 +45,8 @@ export const MARK = '# backstock:'
 /** They name the files themselves, or one of another server on this host. */
 const PLACES = ['data_directory', 'hba_file', 'ident_file', 'external_pid_file']
 const TLS_FILES = ['ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file', 'ssl_dh_params_file']
-/** A server does not start, or loses what it writes there, when they are not there. */
-const FOLDERS = ['unix_socket_directories', 'stats_temp_directory', 'log_directory']
+/** Two servers must not write to one: where one leads out of the data folder, the usual one counts. */
+const OWN_FOLDERS = ['stats_temp_directory', 'log_directory']
 export const HBA_MISSING = [
   `${MARK} the backup holds no pg_hba.conf. Only users of this host may log in, by their own names.`,
   'local all all peer',
@@ -102,6 +102,8 @@ export function adjustedConfig(stored: StoredConfig, exists: (path: string) => b
     if (found === undefined) return line
     const { name, value } = found
     if (PLACES.includes(name)) return `${MARK} all of it is in the data folder now\n#${line}`
+    if (OWN_FOLDERS.includes(name) && leadsOut(value))
+      return `${MARK} another server may write there\n#${line}`
     const gone = missingOf(name, value, exists)
     if (gone === undefined) return line
     if (TLS_FILES.includes(name)) hasTlsFiles = false
@@ -112,6 +114,11 @@ export function adjustedConfig(stored: StoredConfig, exists: (path: string) => b
   const text = flatten(stored, { path, parse: parseConfigLine, adjust, depth: 0 })
   const tail = hasTlsFiles ? '' : `\n${MARK} until the files for TLS are there\nssl = off\n`
   return `${head}${text}${tail}`
+}
+
+/** Whether a path, as settings have it, is none in the data folder. */
+export function leadsOut(path: string): boolean {
+  return path.startsWith('/') || path.split('/').includes('..')
 }
 
 function listTexts(stored: StoredConfig): Record<string, string> {
@@ -194,8 +201,9 @@ function includedFiles({ files }: StoredConfig, from: string, { name, value }: C
 
 /** A file or folder that a setting needs and that is not there; relative ones are those of the data folder. */
 function missingOf(name: string, value: string, exists: (path: string) => boolean): string | undefined {
-  if (!TLS_FILES.includes(name) && !FOLDERS.includes(name)) return undefined
-  const paths = name === 'unix_socket_directories' ? value.split(',') : [value]
+  const isSockets = name === 'unix_socket_directories'
+  if (!TLS_FILES.includes(name) && !isSockets) return undefined
+  const paths = isSockets ? value.split(',') : [value]
   return paths
     .map((path) => path.trim().replaceAll('"', ''))
     .find((path) => path.startsWith('/') && !exists(path))

@@ -203,8 +203,11 @@ test(
   async () => {
     await stopPostgres(server)
     const lines = readFileSync(join(etc, 'postgresql.conf'), 'utf8').split('\n')
-    const text = lines.filter((line) => !/^include_dir|^external_pid/.test(line)).join('\n')
+    const text = lines.filter((line) => !line.startsWith('data_directory')).join('\n')
     writeOwned(join(server.data, 'postgresql.conf'), text)
+    const included = join(server.data, 'conf.d')
+    mkdirSync(included)
+    writeOwned(join(included, 'place.conf'), `data_directory = '${server.data}'\n`)
     await startPostgres(server)
     configure('postgres')
     assert.doesNotMatch(await backUp(), /GRANT/)
@@ -217,6 +220,7 @@ test(
     try {
       await startPostgres(back)
       assert.deepEqual(sql(back, 'SHOW data_directory'), [to])
+      assert.deepEqual(sql(back, 'SHOW external_pid_file'), [])
       assert.deepEqual(sql(back, 'SHOW hba_file'), [join(to, 'pg_hba.restored.conf')])
       assert.deepEqual(sql(back, 'SELECT count(*) FROM orders'), ['1000'])
     } finally {
