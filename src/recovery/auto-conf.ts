@@ -59,7 +59,7 @@ export function writeAutoConf(
   })
 }
 
-/** As configuration files and ALTER SYSTEM take it. */
+/** As configuration files take it. */
 export function quoteSetting(value: string): string {
   return `'${value.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`
 }

@@ -41,13 +41,14 @@ test('`quietSettings()` sets aside what would count, and tells what puts it back
       "include_dir 'conf.d'\nprimary_conninfo = 'host=old password=secret'\narchive_mode = off\n",
     'conf.d/a.conf': "Archive_Mode = on\nsynchronized_standby_slots = 'spare'\n",
     'conf.d/b.conf': "recovery_min_apply_delay = '8h'\nmax_logical_replication_workers = 0\n",
-    'postgresql.auto.conf': "archive_mode = 'always'\nsynchronous_standby_names = 'ANY 1 (\"it''s\")'\n",
+    'postgresql.auto.conf':
+      "archive_mode = 'always'\nsynchronous_standby_names = 'ANY 1 (\"it''s a\\\\b é\")'\n",
   })
   assert.deepEqual(quietSettings(folder, given), [
     { name: 'archive_mode', putBack: "ALTER SYSTEM SET archive_mode = 'always'" },
     {
       name: 'synchronous_standby_names',
-      putBack: "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (\"it''s\")'",
+      putBack: "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (\"it''s a\\b é\")'",
     },
     { name: 'synchronized_standby_slots', putBack: 'ALTER SYSTEM RESET synchronized_standby_slots' },
     { name: 'primary_conninfo', putBack: undefined },
@@ -78,7 +79,9 @@ test('`quietSettings()` tells the same when it runs again, and after a recovery 
   const target = { lsn: 0x300_0000n, isInclusive: true, timeline: 1 }
   writeRecoverySettings(folder, target, undefined)
   writeRecoverySettings(folder, target, undefined)
-  assert.equal(autoSettings(folder).get('recovery_target_lsn'), '0/3000000')
+  const during = autoSettings(folder)
+  assert.equal(during.get('recovery_target_lsn'), '0/3000000')
+  assert.equal(during.get('hot_standby'), 'off', 'nobody may run ALTER SYSTEM meanwhile')
   assert.deepEqual(quietSettings(folder, given), first)
   assert.equal(readFileSync(join(folder, 'postgresql.auto.conf'), 'utf8'), text)
   assert.equal(autoSettings(folder).get('work_mem'), '9MB')

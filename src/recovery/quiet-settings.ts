@@ -4,14 +4,7 @@
  * postgresql.auto.conf, and the targets of earlier recoveries go. What was set stays where it was.
  */
 import { parseConfigLine } from '../sources/postgres/config-lines.ts'
-import {
-  quoteSetting,
-  readAutoConf,
-  RECOVERY_MARK,
-  SET_ASIDE_MARK,
-  writeAutoConf,
-  type FileOwner,
-} from './auto-conf.ts'
+import { readAutoConf, RECOVERY_MARK, SET_ASIDE_MARK, writeAutoConf, type FileOwner } from './auto-conf.ts'
 import { readConfigFile, settingsOf } from './read-settings.ts'
 
 export interface SetAside {
@@ -64,9 +57,14 @@ export function quietSettings(
   return rules.flatMap(([name, { quiet, usual = quiet, isOfStandby }]) => {
     if ((known.get(name) ?? usual) === quiet) return []
     const value = altered.get(name)
-    const set = value === undefined ? `RESET ${name}` : `SET ${name} = ${quoteSetting(value)}`
+    const set = value === undefined ? `RESET ${name}` : `SET ${name} = ${quoteLiteral(value)}`
     return [{ name, putBack: isOfStandby === true ? undefined : `ALTER SYSTEM ${set}` }]
   })
+}
+
+/** As SQL takes it, which leaves backslashes alone; for people. */
+function quoteLiteral(raw: string): string {
+  return `'${Buffer.from(raw, 'latin1').toString('utf8').replaceAll("'", "''")}'`
 }
 
 /** Of an earlier recovery: a standby of this server would stop at its target. */

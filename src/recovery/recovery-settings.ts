@@ -27,6 +27,9 @@ const CLEANUP =
 export function writeRecoverySettings(folder: string, target: RecoveryTarget, owner: FileOwner): void {
   const { lsn, isInclusive, timeline } = target
   const settings = {
+    // Nobody gets in before it has recovered: ALTER SYSTEM would write the file anew without the marks, and
+    // limits that the source raised later would stop the recovery.
+    hot_standby: 'off',
     restore_command: 'false',
     archive_cleanup_command: '',
     recovery_end_command: CLEANUP,
