@@ -26,6 +26,7 @@ import type { LogFeedState } from '../log-source.ts'
 import { makeInbox } from './archive-inbox.ts'
 import { receiveArchive, type ArchiveTiming } from './archive-receiver.ts'
 import { segmentName, type Lsn } from './lsn.ts'
+import { appendSpool } from './spool-append.ts'
 import { readHistory, readSpool, releaseSpool, spoolRanges, type Spool } from './spool.ts'
 
 const SEGMENT_BYTES = 1 << 20
@@ -176,14 +177,59 @@ test(
 test('receiveArchive() goes on where it was stopped', { timeout: 20_000 }, async () => {
   put(1)
   await whileTaking((_, { settle }) => settle())
-  // Of the last record of a segment openSpool() cannot tell whether it is whole; its file is gone already.
   put(2)
   await whileTaking(async (spool, { settle, states }) => {
-    assert.ok(spool.logs[0]!.received < 2n * SEGMENT)
+    // Its records do not say that it is whole.
+    assert.equal(spool.logs[0]!.received, 2n * SEGMENT)
     await settle()
     assert.deepEqual(spoolRanges(spool), [{ timeline: 1, from: SEGMENT, to: 3n * SEGMENT }])
     assert.match(JSON.stringify(states[0]), /"connected","from":"0\/[0-9A-F]+ on timeline 1"/)
   })
+})
+
+test('receiveArchive() doubts the end of log that did not come in files', { timeout: 20_000 }, async () => {
+  put(1)
+  await whileTaking((_, { settle }) => settle())
+  // As received from the server itself, and cut by a power cut: its second half is zeros.
+  const torn = segment(2).fill(0, SEGMENT_BYTES / 2)
+  await withSpool(folder, (spool) => appendSpool(spool, { timeline: 1, lsn: 2n * SEGMENT }, torn))
+  put(3)
+  await whileTaking(async (spool, { settle, states, until, clock }) => {
+    await until(() => {
+      clock.advance(1000)
+      return states.at(-1)?.kind === 'gap'
+    })
+    assert.match(JSON.stringify(states.at(-1)), new RegExp(`has no ."${nameOf(2)}`))
+    put(2)
+    await settle()
+    assert.ok(heldBytes(spool, 1, 2n * SEGMENT, 3n * SEGMENT).equals(segment(2)))
+  })
+})
+
+test('receiveArchive() keeps a file of log that was never stored', { timeout: 20_000 }, async () => {
+  const begin = 5
+  for (const number of [begin, 6, 7]) put(number, { timeline: 2 })
+  const strange = [nameOf(begin - 1, 2), nameOf(begin - 1), `${nameOf(begin - 1)}.partial`]
+  const refusedNames = (states: readonly LogFeedState[]): string[] =>
+    states.flatMap((state) =>
+      state.kind === 'refused' ? /[0-9A-F]{24}(.partial)?/.exec(state.reason)![0] : [],
+    )
+  for (const isReleased of [false, true]) {
+    await whileTaking(async (spool, { states, until }) => {
+      await until(() => spoolRanges(spool)[0]?.to === 8n * SEGMENT)
+      if (isReleased) releaseSpool(spool, { timeline: 2, lsn: 7n * SEGMENT })
+      // What was held and is gone was stored, so that it goes.
+      put(begin, { timeline: 2 })
+      put(begin - 1, { timeline: 2 })
+      put(begin - 1)
+      writeFileSync(join(inbox, `${nameOf(begin - 1)}.partial`), segment(begin - 1))
+      await until(() => refusedNames(states).length === 3 && held().length === 3)
+      assert.deepEqual(refusedNames(states).toSorted(), strange.toSorted())
+      assert.deepEqual(held().toSorted(), strange.toSorted())
+      assert.match(JSON.stringify(states), /begins at 0\/500000 on timeline 2/)
+      assert.match(JSON.stringify(states), /has nothing on timeline 1/)
+    })
+  }
 })
 
 test(
@@ -300,6 +346,14 @@ test(
     await failsWith('source.diverged', /differs from what was taken before/, () => put(2, { fill: 9 }))
     rmSync(join(inbox, nameOf(2)))
     await failsWith('source.diverged', /left at 0\/350000 for 2, and a server goes on with it/, () => put(4))
+    for (const name of held()) rmSync(join(inbox, name))
+    await whileTaking(async (spool, { settle }) => {
+      releaseSpool(spool, { timeline: 1, lsn: 3n * SEGMENT })
+      assert.equal(spoolRanges(spool).length, 1)
+      put(2)
+      writeFileSync(join(inbox, `${nameOf(3)}.partial`), segment(3))
+      await settle()
+    })
   },
 )
 

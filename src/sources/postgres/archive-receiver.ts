@@ -23,16 +23,18 @@ import {
 } from './archive-inbox.ts'
 import { nextFile, type NextFile } from './archive-order.ts'
 import { checkSegment, partialEnd, readSegmentFacts } from './archive-segment.ts'
-import { formatLsn, parseHistory, segmentName, segmentStart, type Lsn, type TimelineStep } from './lsn.ts'
+import { formatLsn, parseHistory, type Lsn, type TimelineStep } from './lsn.ts'
 import { appendSpool, syncSpool } from './spool-append.ts'
 import {
   bindSpool,
   formatPosition,
+  markSound,
   readHistory,
   readSpool,
   saveHistory,
   spoolPosition,
   spoolShortage,
+  wasHeld,
   type Spool,
   type SpoolLog,
 } from './spool.ts'
@@ -160,7 +162,6 @@ async function takeFiles(archive: Archive): Promise<void> {
       removeLeftovers(inbox, names.temporary, settings.clock.now() - timing.leftoverMs)
       for (const name of names.unknown) refuse(archive, name, 'no file of the log is called so')
       if (!(await bindArchive(archive, names))) return
-      trustWhole(archive, names)
       await takeHistories(archive, names)
       const next = chooseNext(archive, names)
       noteMissing(archive, next)
@@ -191,22 +192,6 @@ function tellTaking(archive: Archive): void {
   const position = spoolPosition(archive.spool)
   const from = position === undefined ? `the first file in "${archive.inbox}"` : formatPosition(position)
   archive.events.onState({ kind: 'connected', from })
-}
-
-/**
- * A file is removed when all of it is synced. So a whole segment at the end whose file is gone is sound, even
- * where its last record goes on behind it, which openSpool() cannot know.
- */
-function trustWhole({ spool, events }: Archive, { segments }: InboxNames): void {
-  const { system } = spool
-  const log = spool.logs.at(-1)
-  if (system === undefined || log === undefined || log.received === log.end) return
-  const { segmentBytes } = system
-  const isWhole = log.end === segmentStart(log.end, segmentBytes)
-  if (!isWhole || segments.includes(segmentName(log.timeline, log.received, segmentBytes))) return
-  log.received = log.end
-  log.durable = log.end
-  events.onMore()
 }
 
 /** Histories are kept, where base backups began is not: backups hold that themselves. */
@@ -261,6 +246,9 @@ async function takeNext(archive: Archive, next: Exclude<NextFile, { kind: 'missi
     const from = position === undefined ? '' : ` from ${formatPosition(position)}`
     throw new Failure('source.diverged', `Cannot take "${segment.name}"${from} on: ${is}`)
   }
+  const { name, timeline, start } = segment
+  if (next.kind === 'take' && position !== undefined && !wasHeld(spool, { timeline, lsn: start }))
+    return refuse(archive, name, neverHeld(spool, timeline))
   await takeSegment(archive, segment)
   if (next.kind !== 'switch' || position === undefined) return
   const left = formatPosition({ timeline: position.timeline, lsn: next.switchLsn })
@@ -286,7 +274,17 @@ async function takeSegment(archive: Archive, segment: InboxSegment): Promise<voi
   })
   syncSpool(spool)
   events.onMore()
-  if (isTaken) removeInboxFile(inbox, name)
+  if (!isTaken) return
+  // A record at its end may go on behind it: without the file openSpool() could not know that it is whole.
+  markSound(spool)
+  removeInboxFile(inbox, name)
+}
+
+/** Why a file from before the log that was ever held may not go as one that was stored. */
+function neverHeld({ facts }: Spool, timeline: number): string {
+  const begin = facts.begins.get(timeline)
+  const is = begin === undefined ? 'has nothing' : `begins at ${formatLsn(begin)}`
+  return `the log that is shipped ${is} on timeline ${timeline}`
 }
 
 /**
@@ -312,9 +310,15 @@ async function takeOld(archive: Archive, segment: InboxSegment): Promise<void> {
     if (log !== undefined && !isPartial) await compareHeld(archive, log, { path, fd, start, bytes })
     return start + BigInt(bytes)
   })
-  const isHeld = isPartial || end <= (log?.durable ?? left ?? 0n)
-  if (isHeld) removeInboxFile(inbox, name)
+  const isKnown = isPartial ? isGoneOn(spool, segment) : wasHeld(spool, { timeline, lsn: start })
+  if (!isKnown) refuse(archive, name, neverHeld(spool, timeline))
+  else if (isPartial || end <= (log?.durable ?? left ?? 0n)) removeInboxFile(inbox, name)
   else refuse(archive, name, `timeline ${timeline} was left for ${now}`)
+}
+
+/** What counts of the last segment of a timeline is in the first one of the next, too. */
+function isGoneOn({ facts }: Spool, { timeline, start }: InboxSegment): boolean {
+  return Array.from(facts.begins).some(([later, begin]) => later > timeline && begin <= start)
 }
 
 /** Fails: source.diverged when held log and the file differ where they overlap. */

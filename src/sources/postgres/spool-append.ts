@@ -8,11 +8,13 @@ import { formatLsn, segmentStart, type Lsn } from './lsn.ts'
 import {
   formatPosition,
   limitFailure,
+  saveFacts,
   UNSYNCED_BYTES_MAX,
   type LogPosition,
   type Spool,
   type SpoolLog,
 } from './spool.ts'
+import { NO_FACTS } from './spool-facts.ts'
 import { diskFailure, openSegment, readLog, segmentPath, type SpoolSystem } from './spool-files.ts'
 
 /** A disk writes a sector whole or not at all. */
@@ -68,10 +70,17 @@ function logOf(spool: Spool, system: SpoolSystem, { timeline, lsn }: LogPosition
   assert(last === undefined || last.timeline < timeline, 'only the last timeline is written to')
   assert(lsn === segmentStart(lsn, system.segmentBytes), 'a timeline begins with a segment')
   syncSpool(spool)
+  noteBegin(spool, system, { timeline, lsn })
   const log: SpoolLog = { timeline, from: lsn, durable: lsn, received: lsn, end: lsn }
   openTail(spool, system, log, lsn)
   spool.logs.push(log)
   return log
+}
+
+/** Of a spool without log nothing counts any more that was said before. */
+function noteBegin(spool: Spool, system: SpoolSystem, { timeline, lsn }: LogPosition): void {
+  const { begins, sound } = spool.logs.length === 0 ? NO_FACTS : spool.facts
+  saveFacts(spool, system, { begins: new Map(begins).set(timeline, lsn), sound })
 }
 
 /** Has the segment of `lsn` open, the one before it durable. */

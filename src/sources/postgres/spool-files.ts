@@ -4,6 +4,7 @@
  * ```
  * <folder>/lock
  * <folder>/<system id>/spool.json                            {"segmentBytes":16777216}
+ * <folder>/<system id>/facts.json                            spool-facts.ts
  * <folder>/<system id>/00000002.history
  * <folder>/<system id>/00000002/000000020000000000000003     log, from its segment's first byte on
  * ```
@@ -228,7 +229,7 @@ export function writeDurably(
 }
 
 /** undefined: there is no such file. Fails: host.file. */
-function readSmall(path: string): string | undefined {
+export function readSmall(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {

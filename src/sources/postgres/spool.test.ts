@@ -18,6 +18,7 @@ import {
   spoolPosition,
   spoolRanges,
   spoolShortage,
+  wasHeld,
   type Spool,
   type SpoolOptions,
 } from './spool.ts'
@@ -100,8 +101,8 @@ test('nobody else may read a spool, whatever the umask', () => {
     ...readdirSync(join(folder, 'var'), { recursive: true, encoding: 'utf8' }).map((name) => `var/${name}`),
   ]
   const files = names.filter((name) => statSync(join(folder, name)).isFile())
-  // Two segments, the history, the mark of the system, the lock.
-  assert.equal(files.length, 5, files.join(' '))
+  // Two segments, the history, the mark of the system, what it remembers, the lock.
+  assert.equal(files.length, 6, files.join(' '))
   for (const name of names) {
     const stats = statSync(join(folder, name))
     assert.equal(stats.mode & 0o777, stats.isFile() ? 0o600 : 0o700, name)
@@ -212,8 +213,31 @@ test('a timeline begins with a segment; the one before keeps what is past the sw
     assert.deepEqual(readSpool(spool, spoolRanges(spool)[0]!), log)
     assert.equal(spoolPosition(spool)!.timeline, 2)
     releaseSpool(spool, { timeline: 1, lsn: START + BigInt(log.length) })
-    assert.deepEqual(readdirSync(join(folder, '7001')).sort(), ['00000002', '00000002.history', 'spool.json'])
+    const names = ['00000002', '00000002.history', 'facts.json', 'spool.json']
+    assert.deepEqual(readdirSync(join(folder, '7001')).sort(), names)
+    assert.ok(wasHeld(spool, { timeline: 1, lsn: START }))
   })
+})
+
+test('a spool without what it remembers began where its log begins', () => {
+  const [released, kept] = [START, START + BigInt(SEGMENT)]
+  const known = (): boolean[] => [released, kept].map((lsn) => wasHeld(spool, { timeline: 1, lsn }))
+  const facts = join(folder, '7001', 'facts.json')
+  withSpool(() => {
+    append(randomBytes(2.5 * SEGMENT))
+    syncSpool(spool)
+    releaseSpool(spool, { timeline: 1, lsn: kept })
+  })
+  withSpool(() => assert.deepEqual(known(), [true, true]))
+  for (const text of ['{"begins":[{}]}', '{"beg']) {
+    writeFileSync(facts, text)
+    withSpool(() => assert.deepEqual(known(), [false, true]))
+  }
+  rmSync(facts)
+  withSpool(() => assert.deepEqual(known(), [false, true]))
+  const sound = { timeline: 1, lsn: String(START + BigInt(9 * SEGMENT)) }
+  writeFileSync(facts, JSON.stringify({ begins: [], sound }))
+  withSpool(() => assert.ok(spoolPosition(spool)!.lsn < START + BigInt(2.5 * SEGMENT)))
 })
 
 test('one process at a time has a spool', () => {

@@ -11,6 +11,7 @@ import { join } from 'node:path'
 import { assert, Failure } from '../../base/failure.ts'
 import { hasPosix, lockFile } from '../../base/posix.ts'
 import { formatLsn, historyName, segmentStart, type Lsn } from './lsn.ts'
+import { NO_FACTS, readFacts, writeFacts, type SpoolFacts } from './spool-facts.ts'
 import {
   listSystems,
   listTimelines,
@@ -61,6 +62,7 @@ export interface Spool {
   readonly lockFd: number
   /** undefined until the first server is known. */
   system: SpoolSystem | undefined
+  facts: SpoolFacts
   /** By timeline, oldest first; only the last one is written to. */
   readonly logs: SpoolLog[]
   /** The open segment at the end of the last log. */
@@ -89,6 +91,7 @@ export function openSpool(folder: string, options: SpoolOptions): Spool {
     options,
     lockFd: lockFolder(folder),
     system: undefined,
+    facts: NO_FACTS,
     logs: [],
     tail: undefined,
     bytes: 0,
@@ -154,6 +157,31 @@ export function readSpool(spool: Spool, range: LogRange): Buffer {
   assert(spool.system && log && from >= log.from && to <= log.durable, 'only what is held is read')
   assert(from <= to && to - from <= READ_BYTES_MAX, 'a read is of bounded length')
   return readLog(spool.system, range)
+}
+
+/** Whether log from there on was ever held: what of it is gone is durable elsewhere. */
+export function wasHeld({ facts }: Spool, { timeline, lsn }: LogPosition): boolean {
+  const begin = facts.begins.get(timeline)
+  return begin !== undefined && begin <= lsn
+}
+
+/**
+ * Says that what is durable came in whole files, so that the next openSpool() does not doubt its end. Durable
+ * when it returns. Fails: host.full, host.file.
+ */
+export function markSound(spool: Spool): void {
+  const { system, facts } = spool
+  const log = spool.logs.at(-1)
+  assert(system && log, 'only log is sound')
+  const { timeline, durable } = log
+  if (facts.sound?.timeline === timeline && facts.sound.lsn >= durable) return
+  saveFacts(spool, system, { ...facts, sound: { timeline, lsn: durable } })
+}
+
+/** Fails: host.full, host.file; then nothing has changed. */
+export function saveFacts(spool: Spool, system: SpoolSystem, facts: SpoolFacts): void {
+  writeFacts(system, facts)
+  spool.facts = facts
 }
 
 /** The history file that a server sent for a timeline, or undefined. */
@@ -235,10 +263,15 @@ function heldSystem(folder: string, expected: string | undefined): string | unde
 
 function loadLogs(spool: Spool, system: SpoolSystem): void {
   checkLimit(spool, system.segmentBytes)
+  const { begins: told, sound } = readFacts(system)
+  const begins = new Map(told)
   for (const { timeline, from, end } of listTimelines(system)) {
     spool.logs.push({ timeline, from, end, durable: end, received: end })
     spool.bytes += Number(end - from)
+    const begin = told.get(timeline) ?? from
+    begins.set(timeline, begin < from ? begin : from)
   }
+  spool.facts = { begins, sound }
   const last = spool.logs.at(-1)
   if (last === undefined) return
   // Older timelines were synced before this one was begun; of this one only the last file may be torn.
@@ -248,6 +281,8 @@ function loadLogs(spool: Spool, system: SpoolSystem): void {
   onDisk('sync the log in', system.path, () => fdatasyncSync(fd))
   const held = { timeline: last.timeline, from: last.from, to: last.end }
   last.received = findSoundEnd(system, held, UNSYNCED_BYTES_MAX)
+  const isSound = sound?.timeline === last.timeline && sound.lsn > last.received && sound.lsn <= last.end
+  if (isSound) last.received = sound.lsn
   last.durable = last.received
 }
 
