@@ -25,6 +25,7 @@ export type FileOwner = { readonly uid: number; readonly gid: number } | undefin
 export const AUTO_CONF = 'postgresql.auto.conf'
 export const SET_ASIDE_MARK = '# backstock: set aside'
 export const PLACE_MARK = '# backstock: it lay elsewhere'
+export const LIMITS_MARK = '# backstock: its log needs as many'
 export const RECOVERY_MARK = '# backstock: recovery'
 const MODE_USUAL = 0o600
 

@@ -23,9 +23,11 @@ import {
   segmentStart,
   type Lsn,
 } from '../sources/postgres/lsn.ts'
+import type { ReplayLimits } from '../sources/postgres/control-file.ts'
 import { parseWalBranch, walBranch } from '../sources/postgres/wal-branch.ts'
 import { feedWal, newWalReader, recordLsn, type OnRecord } from '../sources/postgres/wal-reader.ts'
 import { newTablespaceFinder, type MadeTablespace } from './made-tablespaces.ts'
+import { newLimitsFinder } from './replay-limits.ts'
 import { newestTimeline, readTimelines, type Timelines } from './timelines.ts'
 
 /** A position to recover to. */
@@ -121,7 +123,7 @@ const UNKNOWN_HISTORY = '# in use; its history is not known\n'
 
 /**
  * Writes the log and its histories into `folder`, a cluster's `pg_wal`; not synced. Returns the record to
- * stop at, and which tablespaces the log makes. Fails: restore.failed (a record is damaged, the disk is
+ * stop at, and what the log demands of the server. Fails: restore.failed (a record is damaged, the disk is
  * full), repo.corrupt, storage.*, cancelled.
  */
 export async function writeRecoveryLog(
@@ -138,11 +140,15 @@ export async function writeRecoveryLog(
 ): Promise<WrittenLog> {
   const { goal, timeline } = plan
   const finder = newTablespaceFinder(to.major, plan.stretches[0]?.from ?? 0n)
+  const limitsFinder = newLimitsFinder(to.major)
   const seen: SeenRecords = {
     goal: goal.kind === 'lsn' ? goal.lsn : undefined,
     last: undefined,
     hit: undefined,
-    look: finder.look,
+    look: (...record) => {
+      finder.look(...record)
+      limitsFinder.look(...record)
+    },
   }
   for (const stretch of plan.stretches) await writeStretch(access, plan, { stretch, seen }, to)
   for (const { timeline: id, text } of plan.histories) {
@@ -151,17 +157,18 @@ export async function writeRecoveryLog(
     if (to.owner !== undefined) chownSync(path, to.owner.uid, to.owner.gid)
   }
   // A server that finds no record at the position or behind it does not stop there: it fails.
-  const { made } = finder
+  const demands = { made: finder.made, limits: limitsFinder.limits }
   if (goal.kind === 'lsn' && seen.hit !== undefined)
-    return { target: { lsn: seen.hit, isInclusive: !goal.isExclusive, timeline }, made }
+    return { target: { lsn: seen.hit, isInclusive: !goal.isExclusive, timeline }, ...demands }
   // There is no whole record behind the backup: it is as far as the log goes.
-  if (seen.last === undefined) return { target: undefined, made }
-  return { target: { lsn: seen.last, isInclusive: true, timeline }, made }
+  if (seen.last === undefined) return { target: undefined, ...demands }
+  return { target: { lsn: seen.last, isInclusive: true, timeline }, ...demands }
 }
 
 export interface WrittenLog {
   readonly target: RecoveryTarget | undefined
   readonly made: readonly MadeTablespace[]
+  readonly limits: readonly ReplayLimits[]
 }
 
 /** Of the records that were written. */

@@ -16,15 +16,13 @@ import {
   type OnRecord,
   type WalReader,
 } from '../sources/postgres/wal-reader.ts'
-import { decodeRecord, MANAGER_INFO, newWalRecord, RM } from '../sources/postgres/wal-record.ts'
+import { decodeRecord, MANAGER_AT, MANAGER_INFO, newWalRecord, RM } from '../sources/postgres/wal-record.ts'
 import { throwIfCancelled } from './check-threads.ts'
 import type { RecoveryTarget } from './cluster-log.ts'
 
 /** XLOG_TBLSPC_CREATE: number u32, path with a zero behind it. */
 const CREATE = 0x00
 const NUMBER_BYTES = 4
-/** Of a record's header: which resource manager it belongs to. */
-const MANAGER_AT = 17
 const READ_BYTES = 1024 * 1024
 const START = /^START WAL LOCATION: ([0-9A-F]+\/[0-9A-F]+)/m
 

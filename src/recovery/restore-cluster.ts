@@ -22,6 +22,7 @@ import {
   type SnapshotReader,
 } from '../repo/tree-reader.ts'
 import { CLUSTER_PATHS } from '../sources/postgres/cluster-paths.ts'
+import type { ReplayLimits } from '../sources/postgres/control-file.ts'
 import { isSegmentBytes } from '../sources/postgres/lsn.ts'
 import {
   planRecovery,
@@ -33,6 +34,7 @@ import {
 } from './cluster-log.ts'
 import type { FileOwner } from './auto-conf.ts'
 import { quietSettings, type SetAside } from './quiet-settings.ts'
+import { limitsOfControl, raiseLimits } from './replay-limits.ts'
 import { writeRecoverySettings } from './recovery-settings.ts'
 import { mendInsideConfig } from './inside-config.ts'
 import {
@@ -66,6 +68,8 @@ export interface ClusterRestoreOptions {
   readonly leavesConfig?: boolean
   /** What binds it to other servers counts as it did; else it is set aside (quiet-settings.ts). */
   readonly keepsSettings?: boolean
+  /** Also where its recovery would empty somebody's tablespace: the caller refuses that itself. */
+  readonly allowsEmptying?: boolean
   readonly workers: number
   readonly clock: Clock
   readonly signal?: AbortSignal
@@ -109,10 +113,13 @@ interface Plan {
   readonly tablespaces: readonly TablespacePlan[]
   /** What was stored beside the data folder; undefined: nothing of it is wanted. */
   readonly config: StoredConfig | undefined
+  /** Of the server when it was backed up. */
+  readonly limits: readonly ReplayLimits[]
 }
 
 const CONTROL = '/global/pg_control'
 const VERSION_BYTES_MAX = 64
+const CONTROL_BYTES_MAX = 64 * 1024
 const SEGMENT_BYTES_USUAL = 16 * 1024 * 1024
 
 /**
@@ -136,6 +143,7 @@ export async function restoreCluster(
   let setAside: readonly SetAside[] = []
   let foldersNeeded: readonly string[] = []
   let { config } = cluster
+  let { limits } = plan
   // Resumed with other places or another goal, what the first run left would be taken for this one's.
   const places = tablespaces.map(({ oid, to }) => [oid, to])
   const wanted = goal?.kind === 'lsn' ? { ...goal, lsn: String(goal.lsn) } : goal
@@ -170,9 +178,12 @@ export async function restoreCluster(
         const written = await prepareRecovery(access, recovery, cluster, options)
         target = written.target
         made = [...made, ...written.made]
+        limits = [...limits, ...written.limits]
       }
+      if (options.leavesConfig !== true) raiseLimits(cluster.data, limits, ownerOf(cluster, options))
       const own = tablespaces.filter((space) => !space.isMoved).map((space) => space.to)
-      foldersNeeded = refuseEmptying(made, { major: cluster.major, own, target })
+      if (options.allowsEmptying !== true)
+        foldersNeeded = refuseEmptying(made, { major: cluster.major, own, target })
       return true
     },
   }
@@ -234,7 +245,9 @@ async function planCluster(
     if (root === undefined || snapshot.sourceKind !== 'postgres')
       throw new Failure('restore.refused', `Cannot restore ${snapshot.id} as a cluster: it holds none`)
     const tablespaces = await planTablespaces(reader, options)
-    const major = Number.parseInt(await readSmall(reader, `${CLUSTER_PATHS.data}/PG_VERSION`))
+    const major = Number.parseInt(
+      (await readSmall(reader, '/PG_VERSION', VERSION_BYTES_MAX)).toString('latin1'),
+    )
     const owner = { uid: root.uid, gid: root.gid }
     const segmentBytes = await readSegmentBytes(reader)
     const own = await findEntry(reader, `${CLUSTER_PATHS.data}/postgresql.conf`)
@@ -242,7 +255,8 @@ async function planCluster(
     const isPlaced = own === undefined && stored !== undefined && hasStoredConfig(stored)
     const config = own !== undefined ? 'inside' : isPlaced ? 'placed' : 'missing'
     const cluster = { data: rawPath(options.to), major, owner, segmentBytes, config } as const
-    return { root, tablespaces, cluster, config: stored }
+    const limits = limitsOfControl(await readSmall(reader, CONTROL, CONTROL_BYTES_MAX))
+    return { root, tablespaces, cluster, config: stored, limits }
   } finally {
     closeSnapshot(reader)
   }
@@ -317,13 +331,14 @@ function refuseUsed(root: string, snapshot: StoredSnapshot, options: RestoreOpti
   }
 }
 
-async function readSmall(reader: SnapshotReader, path: string): Promise<string> {
-  const entry = await findEntry(reader, path)
-  if (entry?.type !== 'file' || entry.size > VERSION_BYTES_MAX)
+/** `path`: in the data folder. */
+async function readSmall(reader: SnapshotReader, path: string, bytesMax: number): Promise<Buffer> {
+  const entry = await findEntry(reader, CLUSTER_PATHS.data + path)
+  if (entry?.type !== 'file' || entry.size > bytesMax)
     throw new Failure('repo.corrupt', `Cannot restore the cluster: its ${displayName(path)} is missing`)
   const parts: Uint8Array[] = []
   for await (const part of readFile(reader, entry)) parts.push(part)
-  return Buffer.concat(parts).toString('latin1')
+  return Buffer.concat(parts)
 }
 
 /** The folder itself, which restore() leaves as it is. */

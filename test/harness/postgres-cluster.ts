@@ -134,10 +134,9 @@ export async function whileStarted(
   port: number,
   look: (server: PostgresServer) => void | Promise<void>,
 ): Promise<void> {
-  const settings = [`port = ${port}`, "unix_socket_directories = ''", 'hot_standby = off', '']
+  const settings = [`port = ${port}`, "unix_socket_directories = ''", '']
   appendFileSync(join(back.data, 'postgresql.conf'), settings.join('\n'))
   const server = { ...back, port }
-  // Without hot standby it is ready when it has recovered, and not before.
   await startPostgres(server)
   try {
     await look(server)

@@ -4,7 +4,20 @@
  */
 import { Failure } from '../../base/failure.ts'
 
+/** In the order in which pg_control, and a record of their change (xl_parameter_change), has them. */
+const LIMITS = [
+  'max_connections',
+  'max_worker_processes',
+  'max_wal_senders',
+  'max_prepared_transactions',
+  'max_locks_per_transaction',
+] as const
+
+/** By setting: that the server which wrote the log ran with; one that replays it needs as many. */
+export type ReplayLimits = Readonly<Record<(typeof LIMITS)[number], number>>
+
 export interface ControlFile {
+  readonly limits: ReplayLimits
   /** That the server which wrote the log ran with; a server that replays it needs as many. */
   readonly maxPreparedTransactions: number
   readonly maxLocksPerTransaction: number
@@ -15,6 +28,7 @@ export interface ControlFile {
   readonly hasChecksums: boolean
 }
 
+const LIMITS_AT = 180
 const MAX_PREPARED_AT = 192
 const MAX_LOCKS_AT = 196
 /** FLOATFORMAT_VALUE, which tells the layout of numbers. */
@@ -31,6 +45,7 @@ export function parseControlFile(bytes: Buffer): ControlFile {
   if (bytes.length < BYTES_MIN || bytes.readDoubleLE(FLOAT_AT) !== FLOAT)
     throw new Failure('repo.corrupt', 'Cannot read pg_control: it is not that of PostgreSQL 13 to 18')
   return {
+    limits: readReplayLimits(bytes, LIMITS_AT),
     maxPreparedTransactions: bytes.readUInt32LE(MAX_PREPARED_AT),
     maxLocksPerTransaction: bytes.readUInt32LE(MAX_LOCKS_AT),
     pageBytes: bytes.readUInt32LE(PAGE_BYTES_AT),
@@ -38,4 +53,10 @@ export function parseControlFile(bytes: Buffer): ControlFile {
     segmentBytes: bytes.readUInt32LE(SEGMENT_BYTES_AT),
     hasChecksums: bytes.readUInt32LE(CHECKSUM_VERSION_AT) !== 0,
   }
+}
+
+/** `at`: where the first of them lies, each an i32. */
+export function readReplayLimits(bytes: Buffer, at: number): ReplayLimits {
+  const values = LIMITS.map((name, nth) => [name, bytes.readInt32LE(at + 4 * nth)])
+  return Object.fromEntries(values) as ReplayLimits
 }

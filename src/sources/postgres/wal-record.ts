@@ -12,6 +12,8 @@ import { Failure } from '../../base/failure.ts'
 
 /** Total bytes, xid, previous record, info, resource manager, CRC (wal-reader.ts). */
 export const RECORD_HEADER_BYTES = 24
+/** In that header: which resource manager it belongs to. */
+export const MANAGER_AT = 17
 /** Resource managers (rmgrlist.h): which part of the server wrote a record. */
 export const RM = { xlog: 0, xact: 1, smgr: 2, database: 4, tablespace: 5, heap2: 9, heap: 10 } as const
 
@@ -100,7 +102,7 @@ export function decodeRecord(
   record.end = end
   record.xid = bytes.readUInt32LE(at + 4)
   record.info = bytes[at + 16]!
-  record.manager = bytes[at + 17]!
+  record.manager = bytes[at + MANAGER_AT]!
   record.topXid = 0
   record.blockCount = 0
   record.mainAt = end
