@@ -27,7 +27,7 @@ import { makeInbox } from './archive-inbox.ts'
 import { receiveArchive, type ArchiveTiming } from './archive-receiver.ts'
 import { segmentName, type Lsn } from './lsn.ts'
 import { appendSpool } from './spool-append.ts'
-import { readHistory, readSpool, releaseSpool, spoolRanges, type Spool } from './spool.ts'
+import { readHistory, readSpool, releaseSpool, spoolRanges, spoolShortage, type Spool } from './spool.ts'
 
 const SEGMENT_BYTES = 1 << 20
 const SEGMENT = BigInt(SEGMENT_BYTES)
@@ -313,6 +313,50 @@ test('receiveArchive() waits while the spool is full', { timeout: 20_000 }, asyn
     { bytesMax },
   )
 })
+
+test(
+  'receiveArchive() says once that a spool has no room for the next file',
+  { timeout: 20_000 },
+  async (t) => {
+    for (const number of [1, 2, 3, 4]) put(number)
+    await whileTaking(
+      async (spool, { states, until, settle }) => {
+        const pauses = t.mock.method(spool.onRoom, 'add').mock
+        await until(() => states.at(-1)?.kind === 'stalled' && pauses.callCount() > 5)
+        assert.equal(spoolShortage(spool), undefined, 'there is room, but for less than a file')
+        releaseSpool(spool, { timeline: 1, lsn: 3n * SEGMENT })
+        await settle()
+        const kinds = states.map(({ kind }) => kind)
+        assert.deepEqual(kinds, ['connected', 'stalled', 'connected'])
+      },
+      { bytesMax: 3.5 * SEGMENT_BYTES },
+    )
+  },
+)
+
+test(
+  'receiveArchive() ends when it has refused too many files to know them all',
+  { timeout: 20_000 },
+  async () => {
+    put(1, { timeline: 2 })
+    await whileTaking((_, { settle }) => settle())
+    const names = Array.from({ length: 1000 }, (_, number) => `notes-${number}`)
+    for (const name of names) writeFileSync(join(inbox, name), '')
+    const refusedCount = (states: readonly LogFeedState[]): number =>
+      states.filter(({ kind }) => kind === 'refused').length
+    await whileTaking(async (spool, { states, until }) => {
+      await until(() => refusedCount(states) === 1000)
+      for (const name of names) rmSync(join(inbox, name))
+      put(2, { timeline: 2 })
+      await until(() => spoolRanges(spool)[0]?.to === 3n * SEGMENT)
+      writeFileSync(join(inbox, names[0]!), '')
+      await until(() => refusedCount(states) === 1001)
+    })
+    for (const name of names) writeFileSync(join(inbox, name), '')
+    const prepare = (): void => writeFileSync(join(inbox, nameOf(0)), '')
+    await failsWith('source.failed', /more than 1000 of its files are refused/, prepare)
+  },
+)
 
 test(
   'receiveArchive() follows a timeline; the one that was left is compared',

@@ -61,8 +61,8 @@ interface Archive {
   readonly settings: ArchiveSettings
   readonly timing: ArchiveTiming
   readonly events: LogFeedEvents
-  /** Whether it was said that log is taken, and since then nothing else. */
-  isTaking: boolean
+  /** What was said last of whether log is taken. */
+  told: 'connected' | 'stalled' | undefined
   /** What is waited for, since when. */
   missing: { name: string; since: number; isTold: boolean } | undefined
   /** Names of what was refused, and told. */
@@ -80,7 +80,7 @@ const REFUSED_MAX = 1000
 /**
  * Runs until the signal, then resolves. A full spool is told and waited for. Fails, so that a person looks:
  * source.foreign (another cluster), source.diverged (other log at the same place, or no log), source.gap (a
- * piece did not come), host.file.
+ * piece did not come), source.failed (too much that is not taken), host.file.
  */
 export async function receiveArchive(
   spool: Spool,
@@ -94,7 +94,7 @@ export async function receiveArchive(
     settings,
     timing: { ...TIMING, ...settings.timing },
     events,
-    isTaking: false,
+    told: undefined,
     missing: undefined,
     refused: new Set(),
     wakers: new Set(),
@@ -157,21 +157,28 @@ async function takeFiles(archive: Archive): Promise<void> {
     while (!settings.signal.aborted) {
       const shortage = spoolShortage(spool)
       if (shortage !== undefined) throw shortage
-      tellTaking(archive)
+      // Where there was no room, that there is some is known when a file is taken whole, or none is left.
+      if (archive.told !== 'stalled') tellTaking(archive)
       const names = listInbox(inbox)
+      forgetRefused(archive, names)
       removeLeftovers(inbox, names.temporary, settings.clock.now() - timing.leftoverMs)
       for (const name of names.unknown) refuse(archive, name, 'no file of the log is called so')
       if (!(await bindArchive(archive, names))) return
       await takeHistories(archive, names)
       const next = chooseNext(archive, names)
       noteMissing(archive, next)
-      if (next === undefined || next.kind === 'missing') return
+      if (next === undefined || next.kind === 'missing') {
+        tellTaking(archive)
+        return
+      }
       await takeNext(archive, next)
+      if (!settings.signal.aborted) tellTaking(archive)
     }
   } catch (error) {
     if (!isFailure(error, 'host.full')) throw error
-    if (archive.isTaking) events.onState({ kind: 'stalled', reason: error.message, hoursLeft: undefined })
-    archive.isTaking = false
+    if (archive.told === 'stalled') return
+    archive.told = 'stalled'
+    events.onState({ kind: 'stalled', reason: error.message, hoursLeft: undefined })
   }
 }
 
@@ -187,8 +194,8 @@ async function bindArchive({ spool, inbox }: Archive, names: InboxNames): Promis
 }
 
 function tellTaking(archive: Archive): void {
-  if (archive.isTaking) return
-  archive.isTaking = true
+  if (archive.told === 'connected') return
+  archive.told = 'connected'
   const position = spoolPosition(archive.spool)
   const from = position === undefined ? `the first file in "${archive.inbox}"` : formatPosition(position)
   archive.events.onState({ kind: 'connected', from })
@@ -340,8 +347,20 @@ async function compareHeld(
   }
 }
 
+/** What was taken away counts no more; under the same name it is looked at again. */
+function forgetRefused({ refused }: Archive, names: InboxNames): void {
+  if (refused.size === 0) return
+  const there = new Set([...names.segments, ...names.unknown])
+  for (const name of refused) if (!there.has(name)) refused.delete(name)
+}
+
+/** Once for each name. Fails: source.failed when they are too many to be remembered. */
 function refuse({ refused, inbox, events }: Archive, name: string, why: string): void {
-  if (refused.has(name) || refused.size >= REFUSED_MAX) return
+  if (refused.has(name)) return
+  if (refused.size >= REFUSED_MAX) {
+    const is = `more than ${REFUSED_MAX} of its files are refused, "${name}" too: ${why}`
+    throw new Failure('source.failed', `Cannot take log from "${inbox}": ${is} (move them elsewhere)`)
+  }
   refused.add(name)
   events.onState({ kind: 'refused', reason: `"${join(inbox, name)}" is not taken: ${why}` })
 }
