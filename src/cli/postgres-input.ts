@@ -9,7 +9,7 @@ import { LOGICAL_KIND } from '../sources/postgres/logical-paths.ts'
 import { findServer, type ServerTarget } from '../sources/postgres/server-place.ts'
 import { readServerRecord, type ServerRecord } from '../sources/postgres/server-record.ts'
 import type { CommandContext } from './context.ts'
-import { warn } from './print.ts'
+import { note, warn } from './print.ts'
 import { readSecret } from './secret.ts'
 
 /** Where the server is and how to log in. Fails: config.invalid, and as the password's secret fails. */
@@ -51,10 +51,17 @@ export async function postgresSettings(
   }
   return {
     kind: 'postgres',
-    connect: () =>
-      source.prefer === 'standby'
+    connect: () => {
+      // Nothing comes until then: that must not look like a hang.
+      if (source.checkpoint === 'spread')
+        note(
+          context.printer,
+          `${name}: waits for a checkpoint as the server paces it (checkpoint: fast: at once)`,
+        )
+      return source.prefer === 'standby'
         ? connectStandby(target, (text) => warn(context.printer, `${name}: ${text}`))
-        : connectReplication(target),
+        : connectReplication(target)
+    },
     checkpoint: source.checkpoint,
     rateBytesMax: source.rateLimit,
     now: () => context.clock.now(),
