@@ -1,5 +1,5 @@
 /** Looks at the checksum of every page of a stopped copy, as the recovery has left them. */
-import { globSync } from 'node:fs'
+import { constants, globSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { ControlFile } from '../sources/postgres/control-file.ts'
@@ -18,8 +18,8 @@ export interface DamagedFile {
 /** Relations and their initial forks. Maps are made anew by the server when they are bad. */
 const RELATION = /^\d+(?:_init)?(?:\.(\d+))?$/
 const PLACES = ['global/*', 'base/*/*', 'pg_tblspc/*/PG_*/*/*']
-/** Behind all positions: every page is judged. */
-const NEVER = (1n << 64n) - 1n
+/** The copy is the server's user's: a link or a pipe in the place of a file is not followed, nor waited for. */
+const READ_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
 const READ_BYTES = 4 * 1024 * 1024
 const PAGES_SHOWN_MAX = 10
 
@@ -35,10 +35,10 @@ export async function checkPageSums(
   for (const path of globSync(PLACES, { cwd: data })) {
     const parts = RELATION.exec(basename(path))
     if (parts === null) continue
-    const rule = { firstBlock: Number(parts[1] ?? 0) * fileBlocks, start: NEVER }
+    const rule = { firstBlock: Number(parts[1] ?? 0) * fileBlocks }
     const bad: number[] = []
     let count = 0
-    const file = await open(join(data, path))
+    const file = await open(join(data, path), READ_FLAGS)
     try {
       for (let offset = 0; ;) {
         throwIfCancelled(signal)
