@@ -6,7 +6,7 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure } from '../base/failure.ts'
@@ -21,7 +21,7 @@ export interface BootServer {
   readonly bin: string
   readonly major: number
   readonly user: ServerUser | undefined
-  /** Holds the data folder and all else; of the server's user. */
+  /** Holds the data folder and all else (boot-folder.ts). */
   readonly folder: string
   readonly control: ControlFile
   /** Superuser of the copy, made by prepareServer(). */
@@ -69,6 +69,11 @@ export function dataFolder({ folder }: Pick<BootServer, 'folder'>): string {
 
 export function socketFolder({ folder }: Pick<BootServer, 'folder'>): string {
   return join(folder, 's')
+}
+
+/** The server only reads there. */
+export function configFolder({ folder }: Pick<BootServer, 'folder'>): string {
+  return join(folder, 'c')
 }
 
 /** Where it is found, once it is prepared and started. */
@@ -185,7 +190,7 @@ function spawnServer(
   stdin: 'ignore' | 'pipe',
   ...rest: readonly string[]
 ): ChildProcess {
-  const settings = ['-c', `config_file=${join(folder, 'postgresql.conf')}`]
+  const settings = ['-c', `config_file=${join(configFolder({ folder }), 'postgresql.conf')}`]
   const program = join(bin, 'postgres')
   // Where there is such a program, the server ends even if we are killed.
   const [first = program, ...words] = existsSync(SETPRIV) ? [SETPRIV, '--pdeathsig', 'QUIT', program] : []
@@ -220,7 +225,8 @@ async function endProcess(child: ChildProcess, signal: NodeJS.Signals): Promise<
 
 /** The configuration of the copy counts for nothing but its preload libraries, and what pg_control demands. */
 function writeSettings(server: BootServer): void {
-  const { folder, control, preload, role, major } = server
+  const { control, preload, role, major } = server
+  const folder = configFolder(server)
   const settings: Record<string, string | number> = {
     listen_addresses: '',
     unix_socket_directories: socketFolder(server),
@@ -257,7 +263,11 @@ function writeSettings(server: BootServer): void {
     'pg_hba.conf': `local all "${role}" trust\n`,
     'pg_ident.conf': '',
   }
-  for (const [name, text] of Object.entries(texts)) writeFileSync(join(folder, name), text, { mode: 0o644 })
+  for (const [name, text] of Object.entries(texts)) {
+    writeFileSync(join(folder, name), text)
+    // Whatever the umask is: the server is another user.
+    chmodSync(join(folder, name), 0o644)
+  }
 }
 
 function quoted(text: string): string {

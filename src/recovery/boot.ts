@@ -4,18 +4,7 @@
  * nothing of it is left, whatever happens. What is wrong is a finding; printing is the caller's.
  */
 import { execFile } from 'node:child_process'
-import {
-  chmodSync,
-  chownSync,
-  lchownSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statfsSync,
-  writeFileSync,
-} from 'node:fs'
+import { readFileSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Clock } from '../base/clock.ts'
@@ -27,8 +16,16 @@ import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { parseControlFile, type ControlFile } from '../sources/postgres/control-file.ts'
 import { formatLsn } from '../sources/postgres/lsn.ts'
 import { PAGE_BYTES } from '../sources/postgres/page-checksum.ts'
+import { AUTO_CONF } from './auto-conf.ts'
 import { checkDatabases, type BootCounts, type CheckStep } from './boot-checks.ts'
 import { tablespacesMade } from './made-tablespaces.ts'
+import {
+  makeBootFolder,
+  openBootFolder,
+  placeInData,
+  removeBootFolder,
+  tablespacesFolder,
+} from './boot-folder.ts'
 import { checkPageSums } from './boot-pages.ts'
 import { findServerFolder, serverUser, type ServerUser } from './boot-programs.ts'
 import {
@@ -37,7 +34,6 @@ import {
   killServer,
   newBootServer,
   prepareServer,
-  socketFolder,
   startServer,
   stopServer,
   type BootServer,
@@ -135,7 +131,8 @@ export async function bootSnapshot(
     target: undefined,
   }
   try {
-    await withScratch(booting, (folder) => bootIn(booting, folder))
+    const user = serverUser()
+    await withScratch(options.scratch, user, (folder) => bootIn(booting, folder, user))
   } catch (error) {
     throwIfCancelled(options.signal)
     if (limit.aborted) addFailed(booting, `it was not done within ${options.timeoutSeconds} s`)
@@ -154,21 +151,21 @@ export async function bootSnapshot(
   }
 }
 
-async function bootIn(booting: Booting, folder: string): Promise<void> {
+async function bootIn(booting: Booting, folder: string, user: ServerUser | undefined): Promise<void> {
   const { options, signal, snapshot, findings, counts } = booting
-  const user = serverUser()
   const plan = await planRestore(booting, folder)
   const { major, segmentBytes } = plan.cluster
   const bin = findServerFolder(major, { named: options.bin, path: options.path })
   booting.major = major
   refuseLittleRoom(folder, plan)
-  giveTo(folder, user)
   const data = dataFolder({ folder })
   const restored = await timed(booting, 'restore', () => restoreHere(booting, plan.options))
   booting.target = restored.recovery?.target
   await refuseTablespaces(data, { major, segmentBytes, signal })
+  const control = parseControlFile(readFileSync(join(data, 'global/pg_control')))
+  openBootFolder(folder, user)
   const preload = await preloadLibraries(booting, { bin, data, user })
-  const control = isolate(folder, user, booting.target)
+  placeInData(folder, user, (drafts) => writeIsolation(drafts, booting.target))
   const server = newBootServer({ bin, major, user, folder, control, preload })
   const end = (): void => endServer(server)
   process.prependOnceListener('exit', end)
@@ -207,8 +204,13 @@ interface RestorePlan extends ClusterRestoreSummary {
 async function planRestore(booting: Booting, folder: string): Promise<RestorePlan> {
   const { access, host, snapshot, options, signal } = booting
   const { workers, clock } = options
-  const fixed = { timeline: undefined, noOwner: true, workers, clock, signal } as const
-  const places = { to: dataFolder({ folder }), tablespaceMap: new Map(), tablespacesBelow: join(folder, 't') }
+  // refuseTablespaces() refuses more: also one whose place is free, or is the copy's own.
+  const fixed = { timeline: undefined, noOwner: true, allowsEmptying: true, workers, clock, signal } as const
+  const places = {
+    to: dataFolder({ folder }),
+    tablespaceMap: new Map(),
+    tablespacesBelow: tablespacesFolder(folder),
+  }
   const plan = async (goal: ClusterRestoreOptions['goal']): Promise<RestorePlan> => {
     const wanted = { ...fixed, ...places, goal }
     const summary = await restoreCluster(access, host, snapshot, { ...wanted, dryRun: true })
@@ -267,7 +269,6 @@ async function preloadLibraries(
   booting: Booting,
   { bin, data, user }: { readonly bin: string; readonly data: string; readonly user: ServerUser | undefined },
 ): Promise<string[]> {
-  giveTo(data, user)
   const flags = ['-C', 'shared_preload_libraries', '-D', data]
   const limits = { timeout: PROGRAM_MS_MAX, signal: booting.signal, env: { LC_ALL: 'C' }, cwd: '/' }
   try {
@@ -277,33 +278,17 @@ async function preloadLibraries(
   } catch (error) {
     throwIfCancelled(booting.signal)
     const is = describeError(error).split('\n').slice(1).join('; ') || describeError(error)
-    add(booting, 'not-checked', `not checked: preload libraries: its configuration cannot be read: ${is}`)
+    const text = `not checked: preload libraries: its configuration cannot be read: ${is}`
+    add(booting, 'not-checked', text, 'warning')
     return []
   }
 }
 
-/** Takes from the copy what it was told, and gives it to the server's user. */
-function isolate(
-  folder: string,
-  user: ServerUser | undefined,
-  target: RecoveryTarget | undefined,
-): ControlFile {
-  const data = dataFolder({ folder })
-  const control = parseControlFile(readFileSync(join(data, 'global/pg_control')))
-  mkdirSync(socketFolder({ folder }), { mode: 0o700 })
+/** Takes from the copy what it was told, but for how far it recovers. */
+function writeIsolation(folder: string, target: RecoveryTarget | undefined): void {
   // It is read besides any configuration file that is named.
-  writeFileSync(join(data, 'postgresql.auto.conf'), '', { mode: 0o600 })
-  if (target !== undefined) writeRecoverySettings(data, target, user)
-  giveTo(folder, user)
-  return control
-}
-
-/** The folder with all that is in it. */
-function giveTo(folder: string, user: ServerUser | undefined): void {
-  if (user === undefined) return
-  chownSync(folder, user.uid, user.gid)
-  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true }))
-    lchownSync(join(entry.parentPath, entry.name), user.uid, user.gid)
+  writeFileSync(join(folder, AUTO_CONF), '', { mode: 0o600 })
+  if (target !== undefined) writeRecoverySettings(folder, target, undefined)
 }
 
 function tellLeftOut(booting: Booting, wanted: readonly string[], { preload }: BootServer): void {
@@ -316,7 +301,7 @@ function tellLeftOut(booting: Booting, wanted: readonly string[], { preload }: B
 async function checkPages(booting: Booting, data: string, control: ControlFile): Promise<void> {
   if (!control.hasChecksums || control.pageBytes !== PAGE_BYTES) {
     const is = control.hasChecksums ? `pages of ${control.pageBytes} bytes` : 'it has none'
-    add(booting, 'not-checked', `not checked: checksums of pages: ${is}`)
+    add(booting, 'not-checked', `not checked: checksums of pages: ${is}`, 'info')
     return
   }
   const { pages, damaged } = await checkPageSums(data, control, booting.signal)
@@ -327,25 +312,20 @@ async function checkPages(booting: Booting, data: string, control: ControlFile):
   }
 }
 
-/** Runs `use` with a folder of its own, which is gone afterwards. Fails: host.file, and as `use`. */
-async function withScratch(booting: Booting, use: (folder: string) => Promise<void>): Promise<void> {
-  const { scratch } = booting.options
-  let folder: string
-  try {
-    folder = mkdtempSync(join(scratch, 'backstock-boot-'))
-    chmodSync(folder, 0o700)
-  } catch (error) {
-    if (errnoOf(error) === undefined) throw error
-    const message = `Cannot make a folder in "${scratch}": ${describeError(error)}`
-    throw new Failure('host.file', message, { cause: error })
-  }
-  const remove = (): void => rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+/** Runs `use` with a folder of its own, which is gone afterwards. Fails as makeBootFolder() and `use`. */
+async function withScratch(
+  scratch: string,
+  user: ServerUser | undefined,
+  use: (folder: string) => Promise<void>,
+): Promise<void> {
+  const folder = makeBootFolder(scratch, user)
+  const remove = (): void => removeBootFolder(folder, user)
   process.once('exit', remove)
   try {
     await use(folder)
   } finally {
-    remove()
     process.removeListener('exit', remove)
+    remove()
   }
 }
 
@@ -364,7 +344,8 @@ async function timed<T>(booting: Booting, step: BootStep, work: () => Promise<T>
 
 /** Says why it ended early. Throws what is a bug. */
 function tellWhy(booting: Booting, error: unknown): void {
-  if (errnoOf(error) !== undefined) {
+  // A failure has a code too.
+  if (!isFailure(error) && errnoOf(error) !== undefined) {
     const message = `Cannot use the scratch folder: ${describeError(error)}`
     addHindrance(booting, new Failure('host.file', message, { cause: error }))
     return
@@ -385,12 +366,14 @@ function addFailed(booting: Booting, is: string): void {
   add(booting, 'boot.failed', `does not start as it must${at}: ${is}`)
 }
 
+/** What was not looked into leaves the snapshot unproven, unless there is nothing to look into. */
 function add(
-  { findings, snapshot }: Booting,
+  { findings, snapshot, counts }: Booting,
   code: Finding['code'],
   text: string,
   severity?: Finding['severity'],
 ): void {
   const of = { snapshots: [snapshot.id], ...(severity === undefined ? {} : { severity }) }
+  if (code === 'not-checked' && severity !== 'info') counts.unchecked++
   addFinding(findings, code, `"${snapshot.source}": ${text}`, of)
 }
