@@ -68,6 +68,9 @@ test('parseCommandLine() reads restore and its negated option', async () => {
   assert.equal(restore.noOwner, true)
   assert.equal(restore.at, Date.UTC(2026, 10, 22, 14, 30))
   assert.deepEqual(restore.path, ['a', 'b'])
+  const exact = await parse('restore', 'restore media --to x --at 2026-11-22T14:30:00.123457+01:00')
+  assert.equal(Math.round((exact.at ?? 0) * 1000), Date.UTC(2026, 10, 22, 13, 30) * 1000 + 123_457)
+  await assert.rejects(parse('restore', 'restore media --to x --at 2026-11-22T14:30:00.1234567Z'))
   assert.equal((await parse('restore', 'restore media --to x')).noOwner, false)
 })
 

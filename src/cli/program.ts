@@ -252,15 +252,20 @@ function parsePercent(text: string): number | undefined {
   return value > 0 && value <= 100 ? value : undefined
 }
 
-/** An ISO 8601 time; without a zone it is this host's time. A day alone is its first moment. */
+/**
+ * Milliseconds, of which a number holds microseconds exactly, of an ISO 8601 time; without a zone it is this
+ * host's time. A day alone is its first moment.
+ */
 function parseMoment(text: string): number | undefined {
-  const iso = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?)(Z|[+-]\d\d:\d\d)?)?$/.exec(text)
+  const iso = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.(\d{1,6}))?)?)(Z|[+-]\d\d:\d\d)?)?$/.exec(text)
   if (iso === null) return undefined
-  const milliseconds = Date.parse(`${iso[1]}T${iso[2] ?? '00:00'}${iso[3] ?? ''}`)
+  const milliseconds = Date.parse(`${iso[1]}T${iso[2] ?? '00:00'}${iso[4] ?? ''}`)
+  // Date.parse passes over what is below a millisecond.
+  const micros = Number((iso[3] ?? '').slice(3).padEnd(3, '0'))
   // Date.parse takes 31 February for 3 March.
   const day = Date.parse(`${iso[1]}T00:00Z`)
   const real = !Number.isNaN(day) && new Date(day).toISOString().startsWith(iso[1] ?? '-')
-  return Number.isNaN(milliseconds) || !real ? undefined : milliseconds
+  return Number.isNaN(milliseconds) || !real ? undefined : milliseconds + micros / 1000
 }
 
 function inputOf(command: Command, spec: CommandSpec): Input {

@@ -111,7 +111,7 @@ function targetOf(input: InputOf<'restore'>): WantedTarget | undefined {
     throw new Failure('usage.invalid', 'Cannot use --exclusive: it must come with --lsn or --at')
   const isInclusive = !exclusive
   if (lsn !== undefined) return { kind: 'lsn', lsn: parseLsn(lsn), isInclusive }
-  if (at !== undefined) return { kind: 'time', at: BigInt(Math.round(at)) * 1000n, isInclusive }
+  if (at !== undefined) return { kind: 'time', at: BigInt(Math.round(at * 1000)), isInclusive }
   if (name !== undefined) return { kind: 'name', name }
   if (beforeXid !== undefined) return { kind: 'xid', xid: xidOf(beforeXid), isInclusive: false }
   return before === undefined ? undefined : { kind: 'drop', name: droppedName(before) }

@@ -30,6 +30,8 @@ import { newTablespaceFinder, type MadeTablespace } from './made-tablespaces.ts'
 import { newLimitsFinder } from './replay-limits.ts'
 import { newestTimeline, readTimelines, type Timelines } from './timelines.ts'
 
+export const GOAL_HINT = 'Choose a moment, or a timeline, that `backstock timeline` shows.'
+
 /** A position to recover to. */
 export type RecoveryGoal =
   | { readonly kind: 'latest' }
@@ -251,7 +253,7 @@ function tooFar(lsn: Lsn, end: Lsn): Failure {
 }
 
 function refused(is: string): Failure {
-  return new Failure('restore.refused', `Cannot recover the cluster: ${is}`)
+  return new Failure('restore.refused', `Cannot recover the cluster: ${is}`, { facts: { hint: GOAL_HINT } })
 }
 
 function failed(is: string, cause?: unknown): Failure {

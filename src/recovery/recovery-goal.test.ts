@@ -6,6 +6,7 @@ import { deleteTails, putLog } from '../repo/log-writer.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { NO_NOTES, type LogNotes, type TransactionNote } from '../sources/postgres/log-notes.ts'
 import { encodeNotes } from '../sources/postgres/notes-codec.ts'
+import { formatLsn } from '../sources/postgres/lsn.ts'
 import type { WantedTarget } from '../sources/postgres/recovery-target.ts'
 import type { BlobStore } from '../storage/store.ts'
 import { LOG_BRANCH, makeLogWorld, newShipper, nextPiece, type LogWorld } from '../../test/harness/logs.ts'
@@ -23,7 +24,8 @@ function commit(lsn: number): TransactionNote {
 function notes(from: number, to: number): LogNotes {
   const span = { first: BigInt(from), previous: BigInt(from - 80), last: BigInt(to - 80), end: BigInt(to) }
   const ends = Array.from({ length: (to - from) / PIECE }, (_, nth) => commit(from + nth * PIECE + 80))
-  return { ...NO_NOTES, span, ends }
+  const points = from === 2 * PIECE ? [{ lsn: BigInt(from), at: 1n, name: 'friday' }] : []
+  return { ...NO_NOTES, span, ends, points }
 }
 
 /** Ships ten pieces from `PIECE` on; returns their sealed objects. */
@@ -74,6 +76,20 @@ test('the newest backup is taken from which the target can be reached', async ()
   await assert.rejects(resolve(world, { kind: 'lsn', lsn: 1n, isInclusive: true }), {
     code: 'restore.refused',
   })
+})
+
+test('a name that no backup has is refused with those behind each backup', async () => {
+  const world = await makeLogWorld()
+  await shipTen(world, 'segment')
+  await assert.rejects(resolve(world, { kind: 'name', name: 'fridya' }), (error: Failure) => {
+    assert.equal(error.code, 'restore.refused')
+    const [newest, friday] = [4 * PIECE + 400, 2 * PIECE].map((lsn) => formatLsn(BigInt(lsn)))
+    return new RegExp(`nearest: base at ${newest};.*"friday" at ${friday}`).test(error.message)
+  })
+  assert.equal((await resolve(world, { kind: 'name', name: 'friday' })).snapshot.id, `s${PIECE}`)
+  // Nothing of it is of use for somebody who has given a time.
+  const early = resolve(world, { kind: 'time', at: 1n, isInclusive: true })
+  await assert.rejects(early, (error: Failure) => /timeline/.test(String(error.facts['hint'])))
 })
 
 test('a target is found while tails are merged and deleted, and each object is read once', async () => {

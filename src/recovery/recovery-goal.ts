@@ -8,10 +8,16 @@ import { coverage } from '../repo/log-coverage.ts'
 import { rangesOf } from '../repo/log-table.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import type { Lsn } from '../sources/postgres/lsn.ts'
-import { resolveTarget, type ResolvedTarget, type WantedTarget } from '../sources/postgres/recovery-target.ts'
+import {
+  joinRefusals,
+  resolveTarget,
+  type ResolvedTarget,
+  type WantedTarget,
+} from '../sources/postgres/recovery-target.ts'
 import type { TargetLog } from '../sources/postgres/target-log.ts'
 import { parseWalBranch } from '../sources/postgres/wal-branch.ts'
 import { goalNotes, newNotesCache, type NotesCache } from './goal-notes.ts'
+import { GOAL_HINT } from './cluster-log.ts'
 import { againWhenMerged } from './merged.ts'
 import { newestTimeline, readTimelines, type Timelines } from './timelines.ts'
 
@@ -46,14 +52,14 @@ async function resolveOnce(
 ): Promise<ResolvedGoal> {
   const { access } = cache
   const known = new Map<string, Timelines>()
-  let refusal: Failure | undefined
+  const refusals: Failure[] = []
   for (const snapshot of snapshots.toSorted((a, b) => b.counter - a.counter)) {
     const base = snapshot.log && parseWalBranch(snapshot.log.branch)
     if (snapshot.log === undefined || base === undefined) continue
     const { target } = wanted
     // The notes may begin behind a commit that came after the moment and before the backup.
     if (target.kind === 'time' && BigInt(Date.parse(snapshot.completed)) * 1000n > target.at) {
-      refusal ??= tooEarly(snapshot)
+      refusals.push(tooEarly(snapshot))
       continue
     }
     const { domain, source } = snapshot
@@ -66,17 +72,19 @@ async function resolveOnce(
     } catch (error) {
       // An older backup may lie before the target; if none does, the newest one's answer says most.
       if (!isFailure(error, 'restore.refused') && !isFailure(error, 'source.gap')) throw error
-      refusal ??= error
+      refusals.push(error)
     }
   }
-  throw refusal ?? new Failure('repo.nosnapshot', 'Cannot recover: no snapshot says where its log is')
+  const [newest, ...older] = refusals
+  if (newest !== undefined) throw joinRefusals([newest, ...older])
+  throw new Failure('repo.nosnapshot', 'Cannot recover: no snapshot says where its log is')
 }
 
 const NAMED: readonly WantedTarget['kind'][] = ['drop', 'name', 'xid']
 
 function tooEarly({ id, completed }: StoredSnapshot): Failure {
   const is = `the moment lies before the end of each backup with log; ${id} was completed at ${completed}`
-  return new Failure('restore.refused', `Cannot recover the cluster: ${is}`)
+  return new Failure('restore.refused', `Cannot recover the cluster: ${is}`, { facts: { hint: GOAL_HINT } })
 }
 
 function targetLog(

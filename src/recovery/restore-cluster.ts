@@ -118,6 +118,7 @@ interface Plan {
 }
 
 const CONTROL = '/global/pg_control'
+const PLACES_HINT = 'Choose another folder with --to, or other places for tablespaces with --tablespace-map.'
 const VERSION_BYTES_MAX = 64
 const CONTROL_BYTES_MAX = 64 * 1024
 const SEGMENT_BYTES_USUAL = 16 * 1024 * 1024
@@ -314,7 +315,7 @@ function refuseUnknown(map: ClusterRestoreOptions['tablespaceMap'], places: read
 }
 
 function refused(is: string): Failure {
-  return new Failure('restore.refused', `Cannot restore the cluster: ${is}`)
+  return new Failure('restore.refused', `Cannot restore the cluster: ${is}`, { facts: { hint: PLACES_HINT } })
 }
 
 /** Whether an earlier run of this restore was cut off there. Fails: restore.refused. */
@@ -326,8 +327,7 @@ function refuseUsed(root: string, snapshot: StoredSnapshot, options: RestoreOpti
     return previewMarker(root, snapshot, options)
   } catch (error) {
     if (!(error instanceof Failure) || error.code !== 'restore.refused') throw error
-    const hint = 'Choose another folder with --to, or other places for tablespaces with --tablespace-map.'
-    throw new Failure('restore.refused', error.message, { facts: { hint }, cause: error })
+    throw new Failure('restore.refused', error.message, { facts: { hint: PLACES_HINT }, cause: error })
   }
 }
 

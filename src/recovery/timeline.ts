@@ -141,7 +141,7 @@ async function readCluster(
 ): Promise<ClusterTimeline> {
   const { from, to } = reading.scope
   const micros = (time: number | undefined): bigint | undefined =>
-    time === undefined ? undefined : BigInt(Math.round(time)) * 1000n
+    time === undefined ? undefined : BigInt(Math.round(time * 1000))
   const gathering = newEventGathering({ from: micros(from), to: micros(to) })
   const tables = [...known.tables].toSorted(([a], [b]) => a - b)
   const covers: LogCover[] = []

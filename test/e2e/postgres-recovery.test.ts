@@ -171,6 +171,7 @@ test('a position out of reach is refused before anything is written', { skip, ti
     await assert.rejects(restoreBeside(repository, server, snapshot, { goal }), {
       code: 'restore.refused',
       message,
+      facts: { hint: 'Choose a moment, or a timeline, that `backstock timeline` shows.' },
     })
   const latest = { goal: { kind: 'latest' }, timeline: 7 } as const
   await assert.rejects(restoreBeside(repository, server, snapshot, latest), {

@@ -94,6 +94,22 @@ interface Resolving {
   readonly seen: PointOffer[]
 }
 
+/** With what a person can have instead: several bases may be asked in turn. */
+class TargetRefusal extends Failure {
+  readonly wanted: WantedTarget
+  readonly is: string
+  readonly offers: readonly PointOffer[]
+
+  constructor(refusal: Pick<TargetRefusal, 'code' | 'facts' | 'wanted' | 'is' | 'offers'>) {
+    const { code, facts, wanted, is, offers } = refusal
+    const nearest = offers.map(describeOffer).join('; ')
+    super(code, `Cannot recover to ${describeTarget(wanted)}: ${is} (nearest: ${nearest})`, { facts })
+    this.wanted = wanted
+    this.is = is
+    this.offers = offers
+  }
+}
+
 const OFFERS_MAX = 5
 const HINT = 'Choose one of the points that are offered, or an older or newer base.'
 
@@ -123,6 +139,24 @@ export async function resolveTarget(
     } else lookBefore(state, stretch)
   }
   return finish(state)
+}
+
+/**
+ * The first of the refusals of one target, those of resolveTarget() with what is like the wanted one along
+ * the logs of all: the newest OFFERS_MAX.
+ */
+export function joinRefusals([first, ...others]: readonly [Failure, ...Failure[]]): Failure {
+  if (!(first instanceof TargetRefusal)) return first
+  const own = new Set(first.offers.map(describeOffer))
+  const more = new Map(
+    others
+      .flatMap((each) => (each instanceof TargetRefusal ? each.offers : []))
+      .filter((each) => each.name !== undefined && !own.has(describeOffer(each)))
+      .map((each) => [describeOffer(each), each]),
+  )
+  const { code, facts, wanted, is } = first
+  const named = [...more.values()].toSorted((a, b) => Number(a.lsn - b.lsn)).slice(-OFFERS_MAX)
+  return new TargetRefusal({ code, facts, wanted, is, offers: [...first.offers, ...named] })
 }
 
 function newResolving(log: TargetLog, wanted: WantedTarget, names: NameHistory): Resolving {
@@ -382,7 +416,7 @@ function refused(
   state: Resolving,
   is: string,
   code: 'restore.refused' | 'source.gap' = 'restore.refused',
-): Failure {
+): TargetRefusal {
   const { wanted, walk, log, seen, keptLast } = state
   const offers: PointOffer[] = [{ what: 'base', lsn: log.base.end, at: undefined }, ...seen]
   if (walk.last !== undefined && walk.last.end > log.base.end)
@@ -390,9 +424,7 @@ function refused(
   const facts: FailureFacts = { hint: HINT, earliest: formatLsn(log.base.end) }
   if (walk.last !== undefined) facts['latest'] = formatLsn(walk.last.end)
   if (walk.coveredTime !== undefined) facts['coveredUntil'] = formatTime(walk.coveredTime)
-  const nearest = offers.map(describeOffer).join('; ')
-  const message = `Cannot recover to ${describeTarget(wanted)}: ${is} (nearest: ${nearest})`
-  return new Failure(code, message, { facts })
+  return new TargetRefusal({ code, facts, wanted, is, offers })
 }
 
 /** For people. */
