@@ -1,5 +1,4 @@
 /** The part of `backstock restore` that brings a PostgreSQL cluster back. */
-import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { displayName } from '../base/file-entry.ts'
 import { FAILURES, Failure } from '../base/failure.ts'
@@ -23,6 +22,7 @@ import { pathFacts } from './paths.ts'
 import { note, printEvent, printSummary, showMoment, warn } from './print.ts'
 import { beginProgress, endProgress, updateProgress } from './progress.ts'
 import { rebuiltFacts, warnRebuilt } from './rebuilt.ts'
+import { startCommand } from './start-command.ts'
 
 /**
  * `chosen`: by --snapshot or --at, else the latest. Fails: as restoreCluster() and resolveGoal(),
@@ -313,27 +313,4 @@ function exitOf(counts: {
 }): number {
   if (counts.damaged + counts.failed > 0) return FAILURES['restore.failed'].exit
   return counts.unreadable > 0 ? FAILURES['storage.offline'].exit : 0
-}
-
-/** As a person would type it on this host. */
-export function startCommand({ major, owner }: RestoredCluster, to: string): string {
-  const debian = `/usr/lib/postgresql/${major}/bin/pg_ctl`
-  const program = existsSync(debian) ? debian : 'pg_ctl'
-  const user = userName(owner.uid)
-  const own = process.geteuid?.()
-  const as = own === owner.uid ? '' : own === 0 ? `runuser -u ${user} -- ` : `sudo -u ${user} `
-  return `${as}${program} start -D ${shellWord(to)}`
-}
-
-function userName(uid: number): string {
-  try {
-    const lines = readFileSync('/etc/passwd', 'utf8').split('\n')
-    return lines.find((line) => line.split(':')[2] === `${uid}`)?.split(':')[0] ?? `#${uid}`
-  } catch {
-    return `#${uid}`
-  }
-}
-
-function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
 }

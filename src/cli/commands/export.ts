@@ -13,7 +13,8 @@ import { withRepository, type OpenedRepository } from '../open-repository.ts'
 import { note, printSummary, showMoment, warn, writeBytes } from '../print.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 import { openShown } from '../rebuilt.ts'
-import { startCommand, tablespaceMapOf } from '../restore-postgres.ts'
+import { tablespaceMapOf } from '../restore-postgres.ts'
+import { startCommand } from '../start-command.ts'
 
 const STDOUT = '-'
 

@@ -6,6 +6,7 @@ import { Readable, Writable } from 'node:stream'
 import { FAILURES, Failure, type FailureCode } from '../../base/failure.ts'
 import type { CommandContext } from '../context.ts'
 import { harmless, printEvent, style, writeText } from '../print.ts'
+import { shellWord } from '../shell-word.ts'
 import { displayWidth, fitWidth } from '../table.ts'
 import type { World } from '../run.ts'
 
@@ -75,11 +76,6 @@ export async function play(
   } finally {
     hide()
   }
-}
-
-/** As a shell would have to be given it. */
-function shellWord(word: string): string {
-  return /^[\w./:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }
 
 /** Shows on a terminal what is running now. Returns what takes it away again. */
