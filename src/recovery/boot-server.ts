@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure } from '../base/failure.ts'
 import { randomHex } from '../base/random.ts'
-import type { ControlFile } from '../sources/postgres/control-file.ts'
+import type { ReplayLimits } from '../sources/postgres/control-file.ts'
 import type { ServerPlace } from '../sources/postgres/replication.ts'
 import type { ServerUser } from './boot-programs.ts'
 import { throwIfCancelled } from './check-threads.ts'
@@ -23,7 +23,7 @@ export interface BootServer {
   readonly user: ServerUser | undefined
   /** Holds the data folder and all else (boot-folder.ts). */
   readonly folder: string
-  readonly control: ControlFile
+  readonly limits: ReplayLimits
   /** Superuser of the copy, made by prepareServer(). */
   readonly role: string
   /** shared_preload_libraries that this host has; fewer after startServer() has left some out. */
@@ -51,7 +51,7 @@ const DATABASES = ['template1', 'template0', 'postgres']
 
 /** Nothing runs yet. Fails: host.unsupported when the folder's name is too long for a socket. */
 export function newBootServer(
-  of: Pick<BootServer, 'bin' | 'major' | 'user' | 'folder' | 'control' | 'preload'>,
+  of: Pick<BootServer, 'bin' | 'major' | 'user' | 'folder' | 'limits' | 'preload'>,
 ): BootServer {
   const socket = join(socketFolder(of), `.s.PGSQL.${PORT}`)
   if (Buffer.byteLength(socket) > SOCKET_BYTES_MAX)
@@ -223,9 +223,9 @@ async function endProcess(child: ChildProcess, signal: NodeJS.Signals): Promise<
   await ended
 }
 
-/** The configuration of the copy counts for nothing but its preload libraries, and what pg_control demands. */
+/** The configuration of the copy counts for nothing but its preload libraries, and what its log demands. */
 function writeSettings(server: BootServer): void {
-  const { control, preload, role, major } = server
+  const { limits, preload, role, major } = server
   const folder = configFolder(server)
   const settings: Record<string, string | number> = {
     listen_addresses: '',
@@ -236,8 +236,8 @@ function writeSettings(server: BootServer): void {
     ident_file: join(folder, 'pg_ident.conf'),
     // Before it has recovered nobody has business in it; so no limits of the primary's count but these two.
     hot_standby: 'off',
-    max_prepared_transactions: control.maxPreparedTransactions,
-    max_locks_per_transaction: control.maxLocksPerTransaction,
+    max_prepared_transactions: limits.max_prepared_transactions,
+    max_locks_per_transaction: limits.max_locks_per_transaction,
     max_connections: 20,
     shared_preload_libraries: preload.map((name) => `"${name}"`).join(', '),
     // None of them, of the server or of an extension (cron jobs, subscriptions, parallel queries).

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import {
+  appendFileSync,
   chmodSync,
   chownSync,
   existsSync,
@@ -30,6 +31,8 @@ import {
   postgresFolder,
   sql,
   type PostgresServer,
+  startPostgres,
+  stopPostgres,
 } from '../../test/harness/postgres.ts'
 import { bootSnapshot, type BootOptions, type BootReport } from './boot.ts'
 
@@ -110,6 +113,10 @@ test(
       try {
         sql(server, 'create table orders (id bigint primary key)')
         await save()
+        await stopPostgres(server)
+        appendFileSync(join(server.data, 'postgresql.conf'), 'max_prepared_transactions = 4\n')
+        await startPostgres(server)
+        sql(server, 'begin', 'insert into orders values (1)', "prepare transaction 'half'")
         sql(server, 'create table later as select n from generate_series(1, 5000) n', 'checkpoint')
         const end = logEnd(server)
         await running.reached(end)

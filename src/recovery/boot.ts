@@ -166,7 +166,7 @@ async function bootIn(booting: Booting, folder: string, user: ServerUser | undef
   openBootFolder(folder, user)
   const preload = await preloadLibraries(booting, { bin, data, user })
   placeInData(folder, user, (drafts) => writeIsolation(drafts, booting.target))
-  const server = newBootServer({ bin, major, user, folder, control, preload })
+  const server = newBootServer({ bin, major, user, folder, preload, limits: restored.limits })
   const end = (): void => endServer(server)
   process.prependOnceListener('exit', end)
   signal.addEventListener('abort', end)

@@ -50,17 +50,24 @@ export function limitsOfControl(bytes: Buffer): ReplayLimits[] {
   }
 }
 
+/** The largest of each. */
+export function largestLimits(limits: readonly ReplayLimits[]): ReplayLimits {
+  const names = Object.keys(USUAL) as (keyof ReplayLimits)[]
+  const largest = names.map((name) => [name, Math.max(0, ...limits.map((each) => each[name]))])
+  return Object.fromEntries(largest) as ReplayLimits
+}
+
 /**
  * Not synced. Raises in postgresql.auto.conf what is lower in the configuration of `folder`, a data folder,
  * raw. It stays when the server has recovered: prepared transactions do too. Fails: restore.failed.
  */
-export function raiseLimits(folder: string, limits: readonly ReplayLimits[], owner: FileOwner): void {
+export function raiseLimits(folder: string, limits: ReplayLimits, owner: FileOwner): void {
   const auto = readAutoConf(folder, LIMITS_MARK)
   const known = new Map([...readConfigFile(folder), ...settingsOf(auto.lines)])
   const settings: Record<string, string> = {}
-  for (const name of Object.keys(USUAL) as (keyof ReplayLimits)[]) {
-    const needed = Math.max(0, ...limits.map((each) => each[name]))
-    if (Number(known.get(name) ?? USUAL[name]) < needed) settings[name] = String(needed)
+  for (const [name, usual] of Object.entries(USUAL)) {
+    const needed = limits[name as keyof ReplayLimits]
+    if (Number(known.get(name) ?? usual) < needed) settings[name] = String(needed)
   }
   if (Object.keys(settings).length > 0) writeAutoConf(folder, auto, { mark: LIMITS_MARK, settings }, owner)
 }

@@ -34,7 +34,7 @@ import {
 } from './cluster-log.ts'
 import type { FileOwner } from './auto-conf.ts'
 import { quietSettings, type SetAside } from './quiet-settings.ts'
-import { limitsOfControl, raiseLimits } from './replay-limits.ts'
+import { largestLimits, limitsOfControl, raiseLimits } from './replay-limits.ts'
 import { writeRecoverySettings } from './recovery-settings.ts'
 import { mendInsideConfig } from './inside-config.ts'
 import {
@@ -93,6 +93,8 @@ export interface ClusterRestoreSummary {
   readonly parts: readonly RestoreSummary[]
   /** What the server recovers when it is started; undefined: to the end of the backup. */
   readonly recovery: { readonly target: RecoveryTarget | undefined; readonly bytes: number } | undefined
+  /** Of the server that wrote the log; one that replays it needs as much. */
+  readonly limits: ReplayLimits
   /** Settings that do not count until somebody puts them back. */
   readonly setAside: readonly SetAside[]
   /** Raw paths of folders for tablespaces that the log makes: they must be there, empty, before it starts. */
@@ -145,11 +147,7 @@ export async function restoreCluster(
   let foldersNeeded: readonly string[] = []
   let { config } = cluster
   let { limits } = plan
-  // Resumed with other places or another goal, what the first run left would be taken for this one's.
-  const places = tablespaces.map(({ oid, to }) => [oid, to])
-  const wanted = goal?.kind === 'lsn' ? { ...goal, lsn: String(goal.lsn) } : goal
-  const also = JSON.stringify({ places, wanted, timeline })
-  const given = { ...NOT_ASKED, ...options, below: CLUSTER_PATHS.data, also }
+  const given = { ...NOT_ASKED, ...options, below: CLUSTER_PATHS.data, also: aimOf(plan, options) }
   const isResumed = refuseUsed(cluster.data, snapshot, given)
   if (!isResumed)
     for (const { oid, to } of tablespaces) refuseUsed(to, snapshot, { ...given, below: tablespacePath(oid) })
@@ -181,7 +179,8 @@ export async function restoreCluster(
         made = [...made, ...written.made]
         limits = [...limits, ...written.limits]
       }
-      if (options.leavesConfig !== true) raiseLimits(cluster.data, limits, ownerOf(cluster, options))
+      if (options.leavesConfig !== true)
+        raiseLimits(cluster.data, largestLimits(limits), ownerOf(cluster, options))
       const own = tablespaces.filter((space) => !space.isMoved).map((space) => space.to)
       if (options.allowsEmptying !== true)
         foldersNeeded = refuseEmptying(made, { major: cluster.major, own, target })
@@ -194,9 +193,17 @@ export async function restoreCluster(
     cluster: { ...cluster, config },
     parts: [data, ...parts],
     recovery: recovery && { target, bytes: recovery.bytes },
+    limits: largestLimits(limits),
     setAside,
     foldersNeeded,
   }
+}
+
+/** Resumed with other places or another goal, what the first run left would be taken for this one's. */
+function aimOf({ tablespaces }: Plan, { goal, timeline }: ClusterRestoreOptions): string {
+  const places = tablespaces.map(({ oid, to }) => [oid, to])
+  const wanted = goal?.kind === 'lsn' ? { ...goal, lsn: String(goal.lsn) } : goal
+  return JSON.stringify({ places, wanted, timeline })
 }
 
 function placeConfig({ data, config }: RestoredCluster, stored: StoredConfig, owner: FileOwner): ConfigState {

@@ -28,8 +28,6 @@ for (const version of [15, 18]) {
           max_prepared_transactions: 44,
           max_locks_per_transaction: 155,
         },
-        maxPreparedTransactions: 44,
-        maxLocksPerTransaction: 155,
         pageBytes: 8192,
         fileBlocks: 131_072,
         segmentBytes: 1024 * 1024,

@@ -18,9 +18,6 @@ export type ReplayLimits = Readonly<Record<(typeof LIMITS)[number], number>>
 
 export interface ControlFile {
   readonly limits: ReplayLimits
-  /** That the server which wrote the log ran with; a server that replays it needs as many. */
-  readonly maxPreparedTransactions: number
-  readonly maxLocksPerTransaction: number
   readonly pageBytes: number
   /** Pages in one file of a relation. */
   readonly fileBlocks: number
@@ -29,8 +26,6 @@ export interface ControlFile {
 }
 
 const LIMITS_AT = 180
-const MAX_PREPARED_AT = 192
-const MAX_LOCKS_AT = 196
 /** FLOATFORMAT_VALUE, which tells the layout of numbers. */
 const FLOAT_AT = 208
 const FLOAT = 1_234_567
@@ -46,8 +41,6 @@ export function parseControlFile(bytes: Buffer): ControlFile {
     throw new Failure('repo.corrupt', 'Cannot read pg_control: it is not that of PostgreSQL 13 to 18')
   return {
     limits: readReplayLimits(bytes, LIMITS_AT),
-    maxPreparedTransactions: bytes.readUInt32LE(MAX_PREPARED_AT),
-    maxLocksPerTransaction: bytes.readUInt32LE(MAX_LOCKS_AT),
     pageBytes: bytes.readUInt32LE(PAGE_BYTES_AT),
     fileBlocks: bytes.readUInt32LE(FILE_BLOCKS_AT),
     segmentBytes: bytes.readUInt32LE(SEGMENT_BYTES_AT),
