@@ -132,9 +132,12 @@ export function isFailure(error: unknown, code?: FailureCode): error is Failure 
   return error instanceof Failure && (code === undefined || error.code === code)
 }
 
-/** The errno name of a system error (`ENOENT`), or undefined. Only drivers and sources ask. */
+/**
+ * The errno name of a system error (`ENOENT`), or undefined, also of a Failure: that has been understood
+ * already. Only drivers and sources ask.
+ */
 export function errnoOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('code' in error)) return undefined
+  if (!(error instanceof Error) || error instanceof Failure || !('code' in error)) return undefined
   return typeof error.code === 'string' ? error.code : undefined
 }
 

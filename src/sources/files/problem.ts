@@ -1,6 +1,6 @@
 /** One thing that went wrong with one file: a result of the walk or the restore, never an exception. */
 import { getSystemErrorMessage } from 'node:util'
-import { describeError, errnoOf, Failure } from '../../base/failure.ts'
+import { describeError, errnoOf } from '../../base/failure.ts'
 
 export interface FileProblem {
   /** Raw path (latin1). */
@@ -15,7 +15,7 @@ export interface FileProblem {
 
 /** The problem of a thrown system error; rethrows a Failure, and what is a bug. */
 export function problemOf(path: string, attempt: string, error: unknown): FileProblem {
-  const code = error instanceof Failure ? undefined : errnoOf(error)
+  const code = errnoOf(error)
   if (code === undefined) throw error
   return { path, code, what: `${attempt}: ${reasonOf(error)}` }
 }
