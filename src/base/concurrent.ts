@@ -1,4 +1,5 @@
-/** Bounded concurrency for reads of many objects. */
+/** Bounded concurrency for reads of many objects, and work that nobody waits for any more. */
+import { once } from 'node:events'
 
 /** Calls `work` for each item, at most `atOnce` at a time; the first failure ends it once the others are done. */
 export async function mapConcurrent<T>(
@@ -20,4 +21,24 @@ export async function mapConcurrent<T>(
   }
   const lanes = await Promise.allSettled(Array.from({ length: atOnce }, lane))
   for (const each of lanes) if (each.status === 'rejected') throw each.reason
+}
+
+/**
+ * What `work` gives; undefined once the signal comes. Then nobody waits for it, and how it ends is not told.
+ * Leaves no listener behind.
+ */
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  work.catch(() => undefined)
+  if (signal.aborted) return undefined
+  const done = new AbortController()
+  const aborted = once(signal, 'abort', { signal: done.signal }).then(
+    () => undefined,
+    () => undefined,
+  )
+  try {
+    const result = await Promise.race([work, aborted])
+    return signal.aborted ? undefined : result
+  } finally {
+    done.abort()
+  }
 }

@@ -1,7 +1,7 @@
 /** The log of a PostgreSQL cluster as the shipper takes it: the receiver, and the spool between. */
-import { once } from 'node:events'
 import { setTimeout } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.ts'
+import { unlessAborted } from '../../base/concurrent.ts'
 import { isFailure } from '../../base/failure.ts'
 import type { LogFeed, LogFeedEvents, LogFeedState, LogFile, LogSource, LogStretch } from '../log-source.ts'
 import { receiveArchive } from './archive-receiver.ts'
@@ -136,20 +136,6 @@ async function followNames(
     }
     const pause = before === undefined ? NAMES_MS_FIRST : NAMES_MS
     await setTimeout(pause, undefined, { signal }).catch(() => undefined)
-  }
-}
-
-/** Leaves no listener behind. */
-async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
-  const done = new AbortController()
-  const aborted = once(signal, 'abort', { signal: done.signal }).then(
-    () => undefined,
-    () => undefined,
-  )
-  try {
-    return await Promise.race([work, aborted])
-  } finally {
-    done.abort()
   }
 }
 

@@ -1,5 +1,6 @@
 /** The receiver against real servers: every byte that it says is durable is the server's own. */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -459,4 +460,34 @@ test('a server may remove the segment that would be compared', { skip, timeout: 
     const starts = second.states.map((state) => state.kind === 'connected' && state.from.lsn)
     assert.deepEqual(starts, [lsn - SEGMENT_BYTES, lsn])
   })
+})
+
+test('a signal that comes while it connects or begins ends the receiver all the same', async () => {
+  const fake = await fakePostgres((command) => {
+    if (command === 'IDENTIFY_SYSTEM') end.abort()
+    return [row('7000000000000000001', '1', '0/3000000', null)]
+  })
+  const end = new AbortController()
+  const connecting = Promise.withResolvers<Replication>()
+  const receive = async (connect: () => Promise<Replication>, signal: AbortSignal): Promise<void> => {
+    const nothing = (): void => undefined
+    const events = { onDurable: nothing, onMark: nothing, onTimeline: nothing, onState: nothing }
+    const settings = { slot: SLOT, start: undefined, clock: systemClock, signal }
+    await withSpool(folder, async (spool) => receiveWal(connect, spool, settings, events))
+  }
+  try {
+    const early = new AbortController()
+    const waiting = receive(() => connecting.promise, early.signal)
+    early.abort()
+    await waiting
+    // The connection that comes too late is closed.
+    const late = await openReplication(placeOf(fake))
+    connecting.resolve(late)
+    await once(late.socket, 'close')
+    await receive(() => openReplication(placeOf(fake)), end.signal)
+    assert.ok(end.signal.aborted)
+    assert.ok(!fake.commands.some((command) => command.startsWith('START')))
+  } finally {
+    await fake.close()
+  }
 })

@@ -4,6 +4,7 @@
  * a slot: where the log cannot be continued, or is not the log that came before, it stops with a failure.
  */
 import type { Clock } from '../../base/clock.ts'
+import { unlessAborted } from '../../base/concurrent.ts'
 import { describeError, Failure, isFailure } from '../../base/failure.ts'
 import { randomBytes } from '../../base/random.ts'
 import { formatLsn, segmentStart, type Lsn } from './lsn.ts'
@@ -144,7 +145,12 @@ export async function receiveWal(
 /** One connection: checks who is there, then streams timeline after timeline. */
 async function receiveOnce(receiver: Receiver): Promise<void> {
   const { spool, settings } = receiver
-  const replication = await receiver.connect(settings.signal)
+  const connecting = receiver.connect(settings.signal)
+  const replication = await unlessAborted(connecting, settings.signal)
+  if (replication === undefined) {
+    connecting.then(closeReplication, () => undefined)
+    return
+  }
   try {
     const { systemId, starts } = await withDeadline(receiver, replication, () =>
       prepare(receiver, replication),
@@ -188,6 +194,7 @@ async function withDeadline<T>(
   }
   const timer = setTimeout(cut, timing.silenceMs)
   settings.signal.addEventListener('abort', cut)
+  if (settings.signal.aborted) cut()
   try {
     return await body()
   } finally {

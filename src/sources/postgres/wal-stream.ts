@@ -95,6 +95,8 @@ export async function streamWal(task: StreamTask): Promise<LogPosition | undefin
     heardAt: now,
   }
   const { replication, slot, start, signal } = task
+  // Who listens to a signal that has come hears nothing.
+  if (signal.aborted) return undefined
   const stop = (): void => stopStream(stream)
   const timer = setInterval(() => tickStream(stream), task.timing.tickMs)
   signal.addEventListener('abort', stop)
