@@ -1,6 +1,6 @@
 /** Starts bin/backstock as a clone, as an installed package, and on a Node that claims to be old. */
 import assert from 'node:assert/strict'
-import { spawn, spawnSync, type SpawnSyncReturns } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync, type SpawnSyncReturns } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,7 +13,8 @@ const BUNDLED = `node-${process.platform}-${process.arch}`
 /** Tells where it runs and does what its first argument says. */
 const MAIN = `
 const [order, value] = process.argv.slice(2)
-if (order === 'wait') {
+if (order === 'wait' || order === 'stay') {
+  if (order === 'stay') process.on('SIGUSR2', () => {})
   process.on(value, () => process.exit(7))
   setInterval(() => {}, 1000)
 }
@@ -85,15 +86,39 @@ test('an old Node dies by the signal that the bundled one died by', () => {
   assert.equal(run.signal, 'SIGKILL')
 })
 
+/** An old Node with a program that waits for one signal, and has begun to. */
+async function startWaiting(waitsFor: string, order = 'wait'): Promise<ChildProcess> {
+  const args = ['--require', oldNode, clone, order, waitsFor]
+  const launcher = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] })
+  await once(launcher.stdout, 'data')
+  return launcher
+}
+
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  test(`an old Node hands ${signal} on when no terminal does`, { timeout: 20_000 }, async () => {
-    const args = ['--require', oldNode, clone, 'wait', signal]
-    const launcher = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] })
-    await once(launcher.stdout, 'data')
+  test(`an old Node hands ${signal} on, as one that does not count`, { timeout: 20_000 }, async () => {
+    const launcher = await startWaiting('SIGUSR2')
     launcher.kill(signal)
     assert.deepEqual(await once(launcher, 'exit'), [7, null])
   })
+
+  test(`an old Node dies by the ${signal} that came too early`, { timeout: 20_000 }, async () => {
+    const launcher = await startWaiting('SIGWINCH')
+    launcher.kill(signal)
+    assert.deepEqual(await once(launcher, 'exit'), [null, signal])
+  })
 }
+
+test('an old Node hands on as itself only a signal that is no repetition', { timeout: 20_000 }, async () => {
+  const launcher = await startWaiting('SIGTERM', 'stay')
+  const begun = performance.now()
+  const repeating = setInterval(() => launcher.kill('SIGTERM'), 50)
+  try {
+    assert.deepEqual(await once(launcher, 'exit'), [7, null])
+    assert.ok(performance.now() - begun >= 500)
+  } finally {
+    clearInterval(repeating)
+  }
+})
 
 test('an old Node ends by SIGUSR2 instead of handing on what means its own end', async () => {
   const args = ['--require', oldNode, clone, 'wait', 'SIGUSR2']

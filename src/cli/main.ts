@@ -35,7 +35,7 @@ async function main(): Promise<void> {
     stdout: process.stdout,
     stderr: process.stderr,
     clock: systemClock,
-    signal: cancelOnSignals(cancelledExit, process.env),
+    signal: cancelOnSignals({ exit: cancelledExit, env: process.env, clock: systemClock }),
     version: ownVersion(),
   })
   // A stray handle must not keep the program alive, and what is printed must arrive before it ends.

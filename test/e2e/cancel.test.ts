@@ -132,14 +132,45 @@ test('SIGINT while waiting for standard input ends at once', async () => {
 })
 
 /** Starts the program as a Node does that is too old for it: by the bundled one, as a child of its own. */
-function startByOldNode({ dir, env }: ShopHost, argv: readonly string[]): ChildProcessWithoutNullStreams {
+function startByOldNode(
+  { dir, env }: ShopHost,
+  argv: readonly string[],
+  options: { readonly detached?: boolean } = {},
+): ChildProcessWithoutNullStreams {
   putFile(
     host,
     'old-node.cjs',
     `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.11.0' } })`,
   )
-  return spawn(process.execPath, ['--require', './old-node.cjs', program, ...argv], { cwd: dir, env })
+  return spawn(process.execPath, ['--require', './old-node.cjs', program, ...argv], {
+    cwd: dir,
+    env,
+    ...options,
+  })
 }
+
+/** In a process group of its own, as systemd and timeout(1) start it. */
+function startGroup(of: ShopHost, argv: readonly string[]): ChildProcessWithoutNullStreams {
+  return startByOldNode(of, argv, { detached: true })
+}
+
+test('a signal to launcher and program is one wish to end, not two', { timeout: 30_000 }, async () => {
+  for (const times of [1, 2]) {
+    const launcher = await startReading(`group-${times}`, startGroup)
+    let stderr = ''
+    launcher.stderr.on('data', (data: Buffer) => (stderr += data.toString()))
+    const group = -(launcher.pid ?? assert.fail('it did not start'))
+    try {
+      // As timeout(1): its program first, then the group.
+      if (times === 2) launcher.kill('SIGTERM')
+      process.kill(group, 'SIGTERM')
+      assert.deepEqual(await once(launcher, 'close'), [130, null])
+      assert.match(stderr, /^backstock: Stopped reading standard input/m)
+    } finally {
+      if (launcher.exitCode === null) process.kill(group, 'SIGKILL')
+    }
+  }
+})
 
 test('a launcher that is killed takes its backup with it, cleanly', { timeout: 30_000 }, async () => {
   const launcher = await startReading('orphan', startByOldNode)
