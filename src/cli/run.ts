@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../base/clock.ts'
 import { FAILURES, Failure, assert, isFailure } from '../base/failure.ts'
+import { cancelledBy } from './cancelled.ts'
 import type { CommandSpec } from './command-spec.ts'
 import { type CommandName, commands } from './commands.ts'
 import type { LoadedConfig } from './config-file.ts'
@@ -154,13 +155,6 @@ function forgetUnread({ stdout, stderr }: World, printer: () => Printer): AbortS
     // Nowhere is left to say it.
   })
   return unread.signal
-}
-
-/** What was thrown because of the cancelling counts as cancelled; everything else stays what it is. */
-function cancelledBy(signal: AbortSignal, error: unknown): unknown {
-  if (!signal.aborted || isFailure(error, 'cancelled')) return error
-  const aborted = error === signal.reason || (error instanceof Error && error.name === 'AbortError')
-  return aborted ? new Failure('cancelled', 'Cancelled', { cause: error }) : error
 }
 
 /** The exit status of a run that was cancelled. */

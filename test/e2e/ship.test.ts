@@ -5,6 +5,8 @@ import { once } from 'node:events'
 import { mkdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { systemClock } from '../../src/base/clock.ts'
+import { runHere } from '../harness/cli-world.ts'
 import { dropPostgres, makePostgres, postgresFolder, sql, type PostgresServer } from '../harness/postgres.ts'
 import { growDisk, mountDisk, unmountDisk } from '../harness/small-disk.ts'
 import {
@@ -109,6 +111,19 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     })
   })
 }
+
+test('ship ends with 0 also while it begins', { skip }, async () => {
+  for (const turns of [0, 1, 2, 4, 8, 16, 32, 64]) {
+    const stop = new AbortController()
+    const { dir: cwd, env } = host
+    const running = runHere(['ship', '--json'], { cwd, env, clock: systemClock, signal: stop.signal })
+    for (let nth = 0; nth < turns; nth++) await new Promise((resolve) => setImmediate(resolve))
+    stop.abort()
+    const outcome = await running
+    assert.equal(outcome.exit, 0, `after ${turns} turns: ${outcome.stdout}`)
+    assert.deepEqual(eventOf(outcome, 'summary'), { type: 'summary', command: 'ship', sources: 1, exit: 0 })
+  }
+})
 
 test('ship refuses a source that is shipped already', { skip }, async () => {
   await withShip(startShip(), async (ship) => {

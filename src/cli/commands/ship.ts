@@ -1,6 +1,6 @@
 /** `backstock ship`: keeps the logs of databases until it is stopped. */
 import { ship, type ShipEvent } from '../../backup/ship.ts'
-import { Failure } from '../../base/failure.ts'
+import { Failure, isFailure } from '../../base/failure.ts'
 import type { PostgresSourceConfig } from '../../protocol/config.ts'
 import { connectReplication, connectSql } from '../../sources/postgres/connect.ts'
 import { readNames, type NameSnapshot } from '../../sources/postgres/relation-names.ts'
@@ -8,6 +8,7 @@ import type { ServerTarget } from '../../sources/postgres/server-place.ts'
 import { closeSql } from '../../sources/postgres/sql-session.ts'
 import { formatLsn } from '../../sources/postgres/lsn.ts'
 import { walSource } from '../../sources/postgres/wal-feed.ts'
+import { cancelledBy } from '../cancelled.ts'
 import type { InputOf } from '../commands.ts'
 import type { LoadedConfig } from '../config-file.ts'
 import type { CommandContext } from '../context.ts'
@@ -29,7 +30,20 @@ interface Shipped {
 export async function run(context: CommandContext, input: InputOf<'ship'>): Promise<number> {
   const loaded = await context.loadConfig()
   const sources = shippedSources(loaded, input.sources)
-  return withRepository(context, (repository) => shipAll(context, repository, sources))
+  let exit: number
+  try {
+    exit = await withRepository(context, (repository) => shipAll(context, repository, sources))
+  } catch (error) {
+    if (!isStopped(context, error)) throw error
+    exit = 0
+  }
+  printSummary(context.printer, { type: 'summary', command: 'ship', sources: sources.length, exit }, [])
+  return exit
+}
+
+/** Being stopped is how it ends, also while it begins. */
+function isStopped({ signal }: CommandContext, error: unknown): boolean {
+  return signal.aborted && isFailure(cancelledBy(signal, error), 'cancelled')
 }
 
 /** Fails: usage.invalid when a named source has no log, or none has. */
@@ -58,9 +72,7 @@ async function shipAll(
   sources: readonly Shipped[],
 ): Promise<number> {
   const exits = await Promise.all(sources.map((each) => shipOne(context, repository, each)))
-  const exit = Math.max(0, ...exits)
-  printSummary(context.printer, { type: 'summary', command: 'ship', sources: sources.length, exit }, [])
-  return exit
+  return Math.max(0, ...exits)
 }
 
 async function shipOne(
@@ -90,7 +102,7 @@ async function shipOne(
     })
     return 0
   } catch (error) {
-    return printFailure(printer, error)
+    return isStopped(context, error) ? 0 : printFailure(printer, error)
   }
 }
 
