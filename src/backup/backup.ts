@@ -77,7 +77,7 @@ export interface BackupSummary {
   /** Pack sets of the lineage whose index runs are lost. */
   readonly rebuilt: readonly RebuiltSet[]
   readonly problems: readonly FileProblem[]
-  /** What went wrong after the commit: the backup is sound, the next one may be slower. */
+  /** The backup is sound, but something about it or after its commit deserves a word. */
   readonly warnings: readonly string[]
   readonly totals: TreeTotals
   /** Bytes of the packs this backup wrote; for a dry run, that it would have written. */

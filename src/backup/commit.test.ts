@@ -127,3 +127,17 @@ test('a pack that two adopted runs list, since it was not to be seen for a while
   assert.ok((snapshot?.lineage[0]?.runs.length ?? 0) > 2, 'runs of both that died')
   assert.deepEqual(await verifyRepository(repository.access), [])
 })
+
+test('a backup of another cluster under the same name is sound, and warns', async (t) => {
+  const { repository, path } = await makeScene(t)
+  const of = (branch: string) =>
+    folderSource(path, { logRange: () => ({ branch, from: 1n, to: 2n, held: 2n }) })
+  const first = await backUp(repository, of('71-00000001'))
+  assert.deepEqual((await backUp(repository, folderSource(path))).warnings, [])
+  assert.deepEqual((await backUp(repository, of('71-00000002'))).warnings, [], 'a timeline is no cluster')
+  const other = await backUp(repository, of('72-00000001'))
+  assert.equal(other.warnings.length, 1)
+  assert.match(other.warnings[0]!, /is of another cluster .*: of system 72, not 71\b/)
+  assert.deepEqual((await backUp(repository, of('72-00000001'))).warnings, [])
+  assert.deepEqual(first.warnings, [])
+})

@@ -17,6 +17,7 @@ import {
 import { refuseRevoked, sealDetails, type DomainKeys } from '../repo/keys.ts'
 import { lineageSet } from '../repo/run-writer.ts'
 import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
+import { systemIdOf } from '../sources/postgres/wal-branch.ts'
 import type { SourceView } from '../sources/source.ts'
 import type { BlobStore } from '../storage/store.ts'
 import type { BackupRun } from './backup.ts'
@@ -110,6 +111,18 @@ export async function raceWarnings(
       `${id} and ${made.id} both are number ${made.counter} of "${made.source}": two backups ended at ` +
       'the same moment. Both are whole; of runs with one cache folder the second one is refused',
   )
+}
+
+/** A sentence if this snapshot is of another cluster than the one before: its log and its past are another's. */
+export function clusterWarnings(history: readonly StoredSnapshot[], made: StoredSnapshot): string[] {
+  const before = history.toSorted((a, b) => a.counter - b.counter).findLast(({ log }) => log !== undefined)
+  const [was, is] = [before && systemIdOf(before), systemIdOf(made)]
+  if (before === undefined || was === undefined || is === undefined || was === is) return []
+  return [
+    `${made.id} is of another cluster than ${before.id} before it: of system ${is}, not ${was}. ` +
+      'After pg_upgrade or a new initdb that must be so, and `backstock ship` has to begin anew; ' +
+      'else its URL leads to a wrong server, which should be a source of its own',
+  ]
 }
 
 /** A cancelled or failed put may have happened all the same: then the backup exists, and is no failure. */

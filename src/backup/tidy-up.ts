@@ -11,7 +11,7 @@ import type { StoredSnapshot } from '../repo/snapshots.ts'
 import type { SourceBefore } from '../sources/source.ts'
 import type { BlobStore } from '../storage/store.ts'
 import type { BackupRun } from './backup.ts'
-import { raceWarnings } from './commit.ts'
+import { clusterWarnings, raceWarnings } from './commit.ts'
 import type { Engine } from './engine.ts'
 import type { SavedRefs } from './save-refs.ts'
 import type { SavedTree } from './save-tree.ts'
@@ -44,7 +44,7 @@ export async function tidyUp(
     return []
   }
   const { host, domain, source, plan } = run
-  const warnings: string[] = []
+  const warnings: string[] = clusterWarnings(run.history, snapshot)
   await attempt(warnings, 'remember the snapshot on this host', () => {
     updateHostState(host, (state) => ({
       ...state,

@@ -13,6 +13,7 @@ import type { Access } from '../repo/keys.ts'
 import { listLogs } from '../repo/logs.ts'
 import { listSnapshots, type StoredSnapshot } from '../repo/snapshots.ts'
 import { formatLsn, parseLsn } from '../sources/postgres/lsn.ts'
+import { systemIdOf } from '../sources/postgres/wal-branch.ts'
 import { formatTime, type ResolvedTarget, type WantedTarget } from '../sources/postgres/recovery-target.ts'
 import { type InputOf, optionFlag } from './commands.ts'
 import type { CommandContext } from './context.ts'
@@ -80,6 +81,7 @@ async function chooseGoal(
   const end = timeline === undefined || isNamed || input.immediate ? undefined : ({ kind: 'latest' } as const)
   const target = targetOf(input) ?? end
   if (target === undefined) {
+    if (!isNamed) await noteClusters(context, access, chosen)
     const isAsItIs = input.immediate || isNamed
     return { snapshot: chosen, goal: isAsItIs ? undefined : { kind: 'latest' } }
   }
@@ -96,6 +98,29 @@ async function chooseGoal(
   const { snapshot, target: found } = await resolveGoal(access, among, { target, timeline })
   noteTarget(context, found)
   return { snapshot, goal: { kind: 'lsn', lsn: found.lsn, isExclusive: !found.isInclusive } }
+}
+
+/** One source name may have led to several servers: which of them comes back must be no surprise. */
+async function noteClusters(
+  { printer }: CommandContext,
+  access: Access,
+  chosen: StoredSnapshot,
+): Promise<void> {
+  const { id, domain, source } = chosen
+  const own = systemIdOf(chosen)
+  const { snapshots } = await listSnapshots(access.store, access.config, { domain, source })
+  const newest = new Map(
+    snapshots
+      .toSorted((a, b) => a.counter - b.counter)
+      .flatMap((each) => {
+        const system = systemIdOf(each)
+        return system === undefined || system === own ? [] : [[system, each.id] as const]
+      }),
+  )
+  if (newest.size === 0) return
+  const others = [...newest].map(([system, last]) => `${system} (--snapshot ${last})`).join(', ')
+  const is = `"${source}" has backups of several clusters: ${id} is of system ${own}`
+  warn(printer, `${is}; the newest of others are of ${others}`)
 }
 
 /** What the command line names; at most one. Fails: usage.invalid. */

@@ -69,6 +69,22 @@ test('checkContinuity() finds nothing where the log goes on, log.none where ther
   assert.deepEqual(await found(world, []), [])
 })
 
+test('checkContinuity() finds log.none where all log is of another cluster', async () => {
+  const world = await makeLogWorld()
+  await shipPiece(newShipper(world.writer), 'segment', span(0, 20))
+  const branch = '42-00000001'
+  const ends = [
+    { from: 5, to: 15 },
+    { from: 7, to: 9, branch },
+    { from: 8, to: 12, branch },
+  ]
+  const findings = await found(world, ends)
+  assert.deepEqual(rows(findings), ['log.none warning s2 s3'])
+  assert.match(findings[0]!.message, /^"orders" is system 42 since s2, and all log of it is of another/)
+  await shipPiece(newShipper(world.writer, { branch }), 'segment', span(0, 20))
+  assert.deepEqual(await found(world, ends), [])
+})
+
 test('checkContinuity() finds log.broken behind a gap, once for the snapshots before it', async () => {
   const world = await makeLogWorld()
   const shipper = newShipper(world.writer)

@@ -9,7 +9,7 @@ import { rangesOf, segmentsOf, type LogTable } from '../repo/log-table.ts'
 import type { LogList } from '../repo/logs.ts'
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { formatLsn, type Lsn } from '../sources/postgres/lsn.ts'
-import { parseWalBranch } from '../sources/postgres/wal-branch.ts'
+import { parseWalBranch, systemIdOf } from '../sources/postgres/wal-branch.ts'
 import { addFinding, addUnreadFinding, type Findings, type Severity } from './check-findings.ts'
 import { followLog, hasLog, type LogReach } from './log-continuity.ts'
 import { timelinesOf, type Timelines } from './timelines.ts'
@@ -39,7 +39,7 @@ export async function checkContinuity(
   for (const its of bySource.values()) {
     const sorted = its.toSorted((a, b) => a.counter - b.counter)
     checkEnd(context, sorted)
-    const byCluster = Map.groupBy(sorted, ({ log }) => parseWalBranch(log?.branch ?? '')?.systemId)
+    const byCluster = Map.groupBy(sorted, systemIdOf)
     for (const [systemId, ofCluster] of byCluster)
       if (systemId !== undefined) await checkCluster(context, systemId, ofCluster)
   }
@@ -59,15 +59,27 @@ function checkOwnLog({ findings, list }: ContinuityContext, snapshot: LoggedSnap
   addFinding(findings, 'log.lacking', is, { snapshots: [id] })
 }
 
-/** Of a source: that it has no log at all, or none since long ago. */
+/** Of a source: that it has no log at all, none of the cluster it is now, or none since long ago. */
 function checkEnd({ findings, list, now }: ContinuityContext, snapshots: readonly LoggedSnapshot[]): void {
   const [{ domain, source } = { domain: '', source: '' }] = snapshots
+  const latest = snapshots.at(-1)
+  const cluster = latest && systemIdOf(latest)
   let newest: number | undefined
+  let hasOther = false
   for (const table of list.branches) {
     if (table.domain !== domain || table.source !== source) continue
+    if (parseWalBranch(table.branch)?.systemId !== cluster) {
+      hasOther = true
+      continue
+    }
     for (const { completed } of segmentsOf(table)) newest = Math.max(newest ?? completed, completed)
   }
-  if (newest === undefined) {
+  if (newest === undefined && hasOther) {
+    const ids = snapshots.filter((one) => systemIdOf(one) === cluster).map(({ id }) => id)
+    const is = `"${source}" is system ${cluster} since ${ids[0]}, and all log of it is of another`
+    const message = `${is}: of ${cluster} only the moments of its snapshots can be restored`
+    addFinding(findings, 'log.none', message, { snapshots: ids, severity: 'warning' })
+  } else if (newest === undefined) {
     const is = `"${source}" has no log in the repository: only the moments of its snapshots can be restored`
     addFinding(findings, 'log.none', is, { snapshots: snapshots.map(({ id }) => id) })
   } else if (now - newest > QUIET_MS_MAX) {

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { openHostFolder } from '../repo/host-folder.ts'
 import type { Access } from '../repo/keys.ts'
-import { putLog } from '../repo/log-writer.ts'
+import { openLogWriter, putLog } from '../repo/log-writer.ts'
 import { NO_NOTES } from '../sources/postgres/log-notes.ts'
 import { encodeNotes } from '../sources/postgres/notes-codec.ts'
 import { logClock, makeLogWorld, newShipper, nextPiece, type LogWorld } from '../../test/harness/logs.ts'
@@ -68,6 +68,33 @@ test('repositoryStatus() tells a backed up source whose log is configured and no
     const { warnings } = await repositoryStatus(repository.access, repository.host, wanted)
     const ofLog = warnings.find(({ code }) => code === 'log.none')
     assert.deepEqual([ofLog?.severity, ofLog?.source], ['error', 'orders'])
+  } finally {
+    dropRepository(repository)
+  }
+})
+
+test('repositoryStatus() counts no log of another cluster than the latest snapshot is of', async () => {
+  const repository = await makeRepository()
+  try {
+    const writer = await openLogWriter(repository.access)
+    await putLog(writer, nextPiece(newShipper(writer, { branch: '71-00000001' }), 'segment', span(0, 20)))
+    const backUpOf = async (branch: string): Promise<unknown> =>
+      await backUp(
+        repository,
+        folderSource(folder, { name: 'orders', logRange: () => ({ branch, from: 5n, to: 10n, held: 10n }) }),
+      )
+    const wanted = { configured: ['orders'], streamed: ['orders'], named: [], now }
+    const seen = async (): Promise<unknown[]> => {
+      const { warnings, sources } = await repositoryStatus(repository.access, repository.host, wanted)
+      const ofLog = warnings.filter(({ code }) => code.startsWith('log.'))
+      return [sources[0]?.log?.lsn, ...ofLog.map(({ code, severity }) => `${code} ${severity}`)]
+    }
+    await backUpOf('71-00000001')
+    assert.deepEqual(await seen(), [20n])
+    await backUpOf('72-00000001')
+    assert.deepEqual(await seen(), [undefined, 'log.none error'])
+    await putLog(writer, nextPiece(newShipper(writer, { branch: '72-00000001' }), 'segment', span(5, 15)))
+    assert.deepEqual(await seen(), [15n])
   } finally {
     dropRepository(repository)
   }

@@ -11,7 +11,7 @@ import { segmentsOf, type LogSegment, type LogTable } from '../repo/log-table.ts
 import type { StoredSnapshot } from '../repo/snapshots.ts'
 import { formatLsn, type Lsn } from '../sources/postgres/lsn.ts'
 import { decodeNotes } from '../sources/postgres/notes-codec.ts'
-import { parseWalBranch } from '../sources/postgres/wal-branch.ts'
+import { parseWalBranch, systemIdOf } from '../sources/postgres/wal-branch.ts'
 import { listKnownLogs } from './known-logs.ts'
 import { followLog } from './log-continuity.ts'
 
@@ -25,7 +25,10 @@ export interface LogStatus {
   readonly gap: string | undefined
 }
 
-/** The newest log of each domain that has some of this source. Fails: storage.*. */
+/**
+ * The newest log of each domain that has some of this source: of the cluster that its latest snapshot is of,
+ * since no other can follow it. Fails: storage.*.
+ */
 export async function readLogStatus(
   access: Access,
   host: HostFolder,
@@ -34,11 +37,13 @@ export async function readLogStatus(
   const list = await listKnownLogs(access, host, { source: of.source })
   const found: LogStatus[] = []
   for (const [domain, tables] of Map.groupBy(list.branches, (table) => table.domain)) {
-    const newest = newestPiece(tables)
+    const latest = of.latest.find((one) => one.domain === domain)
+    const cluster = latest && systemIdOf(latest)
+    const ofCluster = tables.filter(({ branch }) => parseWalBranch(branch)?.systemId === cluster)
+    const newest = newestPiece(cluster === undefined ? tables : ofCluster)
     const branch = newest && parseWalBranch(newest.table.branch)
     if (newest === undefined || branch === undefined) continue
     const { table, piece, lsn } = newest
-    const latest = of.latest.find((one) => one.domain === domain)
     const until = (await notedUntil(access, piece)) ?? piece.completed
     const gap = gapOf(tables, latest, { ...branch, table })
     found.push({ domain, timeline: branch.timeline, lsn, until, gap })

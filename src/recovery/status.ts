@@ -29,7 +29,7 @@ export interface SourceStatus {
   readonly newestFull: string | undefined
   /** Of all its pack sets. */
   readonly bytesStored: number
-  /** undefined: the repository has none. */
+  /** undefined: the repository has none that could follow the latest snapshot. */
   readonly log: LogStatus | undefined
   /** Whether the configuration says that its log is streamed. */
   readonly streamed: boolean
@@ -257,7 +257,7 @@ function sourceWarnings(
 
 function logWarnings({ source, latest, log, streamed }: SourceStatus, now: number): StatusWarning[] {
   if (log === undefined) {
-    const text = `"${source}" has no log in the repository: does \`backstock ship\` run?`
+    const text = `"${source}" has no log in the repository for its last backup: does \`backstock ship\` run?`
     return streamed && latest !== undefined ? [warning('log.none', source, text)] : []
   }
   const warnings: StatusWarning[] = []

@@ -127,6 +127,8 @@ test(
       await world.ship.stop()
       await stopPostgres(upgraded)
       const newer = { ...world, version: 18 }
+      const { said } = await restoreWorld(newer, ['--dry-run'])
+      assert.match(said, new RegExp(`several clusters: .* others are of \\d+ \\(--snapshot ${old}\\)`))
       assert.equal(await stepsBehind(newer, []), '1 2 3 4 5')
       assert.equal(await stepsBehind(newer, ['--at', after]), '1 2 3 4')
       assert.equal(await stepsBehind(newer, ['--immediate', '--snapshot', between]), '1 2 3')
