@@ -334,7 +334,8 @@ function refuseUsed(root: string, snapshot: StoredSnapshot, options: RestoreOpti
     return previewMarker(root, snapshot, options)
   } catch (error) {
     if (!(error instanceof Failure) || error.code !== 'restore.refused') throw error
-    throw new Failure('restore.refused', error.message, { facts: { hint: PLACES_HINT }, cause: error })
+    const facts = { hint: PLACES_HINT, ...error.facts }
+    throw new Failure('restore.refused', error.message, { facts, cause: error })
   }
 }
 

@@ -26,6 +26,7 @@ const MARKER = '.backstock-restore'
 const MARKER_DRAFT = '.backstock-restore.new'
 /** A marker of ours has a few hundred bytes, and those of its globs. */
 const MARKER_BYTES_MAX = 1024 * 1024
+const RUNNING_HINT = 'Wait for it to end, or choose another folder.'
 
 export interface RestoreMode {
   /** Existing files give way. */
@@ -84,8 +85,15 @@ export interface MarkerOptions {
 export function previewMarker(root: string, snapshot: StoredSnapshot, options: MarkerOptions): boolean {
   const scope = scopeOf(snapshot, options)
   const fd = openMarker(root)
-  const there = fd === undefined ? undefined : readMarker(fd)
-  if (fd !== undefined) closeSync(fd)
+  let there: Marker | undefined
+  if (fd !== undefined) {
+    try {
+      lockMarker(root, fd)
+      there = readMarker(fd)
+    } finally {
+      closeSync(fd)
+    }
+  }
   if (isSameScope(there, scope)) return true
   refuseUnlessTold(root, there, options)
   return false
@@ -237,9 +245,9 @@ function lockMarker(root: string, fd: number): void {
     if (errnoOf(error) === undefined) throw error
   }
   if (isFree) return
-  const is = 'another restore into it is running (wait for it to end)'
-  const message = `Cannot restore into "${displayName(root)}": ${is}`
-  throw new Failure('restore.refused', message, { facts: { folder: displayName(root) } })
+  const folder = displayName(root)
+  const message = `Cannot restore into "${folder}": another restore into it is running`
+  throw new Failure('restore.refused', message, { facts: { folder, hint: RUNNING_HINT } })
 }
 
 function markerFailure(root: string, error: unknown): Failure {

@@ -6,6 +6,7 @@ import { chownSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync 
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { isFailure } from '../../src/base/failure.ts'
+import { beginMarker, leaveMarker } from '../../src/recovery/restore-marker.ts'
 import {
   backUp,
   dropRepository,
@@ -100,6 +101,28 @@ test('a folder in use is refused, and nothing is written anywhere', within, asyn
   assert.deepEqual(readdirSync(running), ['postmaster.pid'])
   assert.equal(existsSync(join(server.dir, 'new')), false)
   assert.equal(existsSync(join(server.dir, 'not-made')), false)
+})
+
+test('a folder that another restore works in is refused until that has ended', within, async () => {
+  const to = join(server.dir, 'busy')
+  const [stored] = await snapshotsOf(repository)
+  const options = { paths: [], exclude: [], noOwner: false, delta: false, overwrite: false }
+  const held = beginMarker(to, stored ?? assert.fail('there is no snapshot'), options)
+  try {
+    const second = restoreBeside(repository, server, snapshot, {
+      to,
+      tablespaceMap: freshSpace('busy-space'),
+    })
+    await assert.rejects(second, (error) => {
+      assert.ok(isFailure(error, 'restore.refused'))
+      assert.match(error.message, /another restore into it is running$/)
+      // Of a cluster --delta and --overwrite would be refused too.
+      assert.equal(error.facts['hint'], 'Wait for it to end, or choose another folder.')
+      return true
+    })
+  } finally {
+    leaveMarker(held)
+  }
 })
 
 test(
