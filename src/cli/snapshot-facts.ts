@@ -51,7 +51,11 @@ export function snapshotFacts(snapshot: StoredSnapshot): SnapshotFacts {
 }
 
 /** For people: its kind, and what they must know of it. */
-export function shownKind({ kind, partial, sourceKind }: StoredSnapshot): string {
+export function shownKind({
+  kind,
+  partial,
+  sourceKind,
+}: Pick<StoredSnapshot, 'kind' | 'partial' | 'sourceKind'>): string {
   const notes = [...(sourceKind === LOGICAL_KIND ? ['logical'] : []), ...(partial ? ['partial'] : [])]
   return notes.length === 0 ? kind : `${kind} (${notes.join(', ')})`
 }

@@ -6,7 +6,7 @@
 import { chmodSync, chownSync, existsSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
 import type { Clock } from '../base/clock.ts'
 import { displayName, pathBytes, rawPath } from '../base/file-entry.ts'
-import { Failure } from '../base/failure.ts'
+import { Failure, isFailure } from '../base/failure.ts'
 import { makeFolders } from '../base/folders.ts'
 import type { TreeEntry } from '../format/tree.ts'
 import type { HostFolder } from '../repo/host-folder.ts'
@@ -20,6 +20,7 @@ import {
   type SnapshotReader,
 } from '../repo/tree-reader.ts'
 import { CLUSTER_PATHS } from '../sources/postgres/cluster-paths.ts'
+import { LOGICAL_KIND } from '../sources/postgres/logical-paths.ts'
 import {
   beginStaging,
   dropStaging,
@@ -30,6 +31,7 @@ import {
   type Staging,
 } from './export-folder.ts'
 import {
+  cancelledExport,
   copyFile,
   endTarFile,
   newTarCounts,
@@ -114,7 +116,8 @@ export async function exportSnapshot(
       return { names, counts, cluster, seconds: (options.clock.elapsed() - started) / 1000 }
     } catch (error) {
       dropStaging(staging)
-      throw error
+      // The data folder of a plain one is restored; nobody has heard of a restore.
+      throw isFailure(error, 'cancelled') ? cancelledExport(error) : error
     }
   } finally {
     closeSnapshot(reader)
@@ -352,8 +355,9 @@ function refuseUnknown(map: ExportOptions['tablespaceMap'], spaces: readonly Spa
   throw new Failure('restore.refused', `Cannot export the cluster: ${is}`)
 }
 
-function filesRefused({ id }: StoredSnapshot): Failure {
-  const message = `Cannot export ${id} as a folder: it holds files (plain is for PostgreSQL clusters)`
+function filesRefused({ id, sourceKind }: StoredSnapshot): Failure {
+  const what = sourceKind === LOGICAL_KIND ? 'dumps' : 'files'
+  const message = `Cannot export ${id} as a folder: it holds ${what} (plain is for PostgreSQL clusters)`
   const hint = 'Use `backstock restore` for a folder, or --format tar.'
   return new Failure('restore.refused', message, { facts: { snapshot: id, hint } })
 }

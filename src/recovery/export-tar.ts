@@ -105,6 +105,10 @@ export function newTarCounts(): TarCounts {
   return { files: 0, bytes: 0, sockets: 0, xattrs: 0, linked: 0 }
 }
 
+export function cancelledExport(cause?: unknown): Failure {
+  return new Failure('cancelled', 'Cannot finish the export: it was cancelled', { cause })
+}
+
 function throwIfCancelled(signal: AbortSignal | undefined): void {
-  if (signal?.aborted === true) throw new Failure('cancelled', 'Cannot finish the export: it was cancelled')
+  if (signal?.aborted === true) throw cancelledExport()
 }

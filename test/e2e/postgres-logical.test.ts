@@ -153,7 +153,12 @@ test('the printed commands bring databases of any name into a new server', withi
 
 test('a snapshot of dumps is called logical, and has no moments in between', within, async () => {
   configure({})
-  assert.equal((await here(host, ['backup', 'orders', '--kind', 'incremental'])).exit, 0)
+  const made = await here(host, ['backup', 'orders', '--kind', 'incremental'])
+  assert.equal(made.exit, 0)
+  assert.match(made.stdout, / full \(logical\) /)
+  const refused = await here(host, ['export', 'orders:latest', '--to', join(host.dir, 'dumps')])
+  assert.equal(refused.exit, 25)
+  assert.match(refused.stderr, /it holds dumps .*\n.*--format tar/)
   const listed = await here(host, ['snapshots', 'orders'])
   assert.match(listed.stdout, / full \(logical\) /)
   assert.match((await here(host, ['status'])).stdout, / full \(logical\) /)

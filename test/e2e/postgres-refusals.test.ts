@@ -5,7 +5,9 @@ import assert from 'node:assert/strict'
 import { chownSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { systemClock } from '../../src/base/clock.ts'
 import { isFailure } from '../../src/base/failure.ts'
+import { exportSnapshot } from '../../src/recovery/export-cluster.ts'
 import { beginMarker, leaveMarker } from '../../src/recovery/restore-marker.ts'
 import {
   backUp,
@@ -144,6 +146,34 @@ test(
     })
   },
 )
+
+test('an export that is stopped says so, and leaves nothing', within, async () => {
+  const [stored] = await snapshotsOf(repository)
+  for (const format of ['plain', 'tar'] as const) {
+    const to = join(server.dir, `export-${format}`)
+    const stop = new AbortController()
+    const stopped = exportSnapshot(
+      repository.access,
+      repository.host,
+      stored ?? assert.fail('there is no snapshot'),
+      {
+        to,
+        format,
+        tablespaceMap: new Map(),
+        noOwner: false,
+        workers: 0,
+        clock: systemClock,
+        signal: stop.signal,
+        onProgress: () => stop.abort(),
+      },
+    )
+    await assert.rejects(stopped, {
+      code: 'cancelled',
+      message: /^Cannot finish the export: it was cancelled$/,
+    })
+    assert.equal(existsSync(to), false)
+  }
+})
 
 test('what is damaged is named, and without pg_control no server starts on the rest', within, async () => {
   const packs = [...repository.disk.keys()].filter((name) => /\/packs\//.test(name))

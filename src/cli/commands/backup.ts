@@ -17,6 +17,7 @@ import { pathFacts } from '../paths.ts'
 import { detail, note, printEvent, printFailure, printSummary, printTable, warn } from '../print.ts'
 import { beginProgress, endProgress, updateProgress } from '../progress.ts'
 import { rebuiltFacts, warnRebuilt } from '../rebuilt.ts'
+import { shownKind } from '../snapshot-facts.ts'
 import type { Column } from '../table.ts'
 
 /** Problems of one source shown to people; --json and --verbose get all. */
@@ -37,6 +38,7 @@ const columns: readonly Column[] = [
 
 interface Outcome {
   readonly source: string
+  readonly sourceKind: string
   readonly summary: BackupSummary | undefined
   /** Sentences about snapshots that the store hid before this one was made. */
   readonly hidden: readonly string[]
@@ -75,6 +77,7 @@ async function backUpOne(
   const { access, host, workers } = repository
   const progress = beginProgress(printer, clock, `backup ${source.name}`)
   let hidden: readonly string[] = []
+  const of = { source: source.name, sourceKind: source.kind }
   try {
     const before = await lookBack(context, repository, source.name)
     hidden = before.hidden
@@ -107,14 +110,14 @@ async function backUpOne(
     printProblems(context, summary)
     for (const text of summary.warnings) warn(printer, `${source.name}: ${text}`)
     if (afterFailure !== undefined)
-      return { source: source.name, summary, hidden, exit: printFailure(printer, afterFailure) }
+      return { ...of, summary, hidden, exit: printFailure(printer, afterFailure) }
     const exit = summary.problems.length > 0 ? FAILURES['source.unreadable'].exit : 0
-    return { source: source.name, summary, hidden, exit }
+    return { ...of, summary, hidden, exit }
   } catch (error) {
     endProgress(progress)
     const isStopped = signal.aborted && !(error instanceof Failure)
     const cause = isStopped ? new Failure('cancelled', 'Cancelled', { cause: error }) : error
-    return { source: source.name, summary: undefined, hidden, exit: printFailure(printer, cause) }
+    return { ...of, summary: undefined, hidden, exit: printFailure(printer, cause) }
   } finally {
     endProgress(progress)
   }
@@ -160,7 +163,7 @@ function printOutcomes(
     const packs = formatCounted(adoptedPacks, 'pack')
     if (adoptedPacks > 0) detail(printer, `${source}: took over ${packs} of an interrupted backup`)
   }
-  if (done.length > 0 && !printer.quiet) printTable(printer, columns, done.map(rowOf))
+  if (done.length > 0 && !printer.quiet) printTable(printer, columns, outcomes.flatMap(rowsOf))
   const sources = outcomes.map(({ source, summary, hidden, exit: of }) => ({
     ...(summary === undefined ? { source } : summaryFacts(summary)),
     ...(hidden.length === 0 ? {} : { hidden }),
@@ -176,12 +179,14 @@ function printOutcomes(
   printSummary(printer, { type: 'summary', ...whole }, end)
 }
 
-function rowOf(summary: BackupSummary): string[] {
-  const { totals, problems } = summary
-  return [
+/** One, or none of a source that failed. */
+function rowsOf({ summary, sourceKind }: Outcome): string[][] {
+  if (summary === undefined) return []
+  const { totals, kind, problems } = summary
+  const row = [
     summary.source,
     summary.snapshot ?? '(dry run)',
-    problems.length > 0 ? `${summary.kind} (partial)` : summary.kind,
+    shownKind({ kind, sourceKind, partial: problems.length > 0 }),
     formatCount(totals.filesNew),
     formatCount(totals.filesChanged),
     formatCount(totals.filesUnchanged),
@@ -190,6 +195,7 @@ function rowOf(summary: BackupSummary): string[] {
     formatBytes(summary.bytesStored),
     formatDuration(summary.seconds * 1000),
   ]
+  return [row]
 }
 
 function summaryFacts(summary: BackupSummary): Record<string, unknown> {
