@@ -36,6 +36,7 @@ import {
   whileStarted,
   type RunningShip,
 } from '../harness/postgres-cluster.ts'
+import { untilTrue } from '../harness/postgres-pitr.ts'
 import { killPostgres, makeStandby, promote } from '../harness/postgres-standby.ts'
 import { dropHost, eventsOf, here, makeHost, start, type Event } from '../harness/shop-host.ts'
 
@@ -198,6 +199,18 @@ test('check prints the archive_command that ship needs', { skip, timeout: 60_000
     addOrders(current, 21_100)
     const end = formatLsn(((switchLog(current) >> 20n) + 1n) << 20n)
     while (!(await nextLine()).includes(`"lsn":"${end}"`));
+    assert.deepEqual(await findings(), [])
+    chmodSync(place, 0)
+    addOrders(current, 21_200)
+    switchLog(current)
+    await untilTrue(current, 'select last_failed_time > last_archived_time from pg_stat_archiver')
+    const failing = await findings()
+    assert.deepEqual([failing[0]?.['code'], failing.length], ['server.archive-failing', 1])
+    chmodSync(place, 0o2770)
+    // Wakes the archiver, which by now waits a minute before it tries again.
+    addOrders(current, 21_300)
+    switchLog(current)
+    await untilTrue(current, 'select last_archived_time > last_failed_time from pg_stat_archiver')
     assert.deepEqual(await findings(), [])
   } finally {
     child.kill('SIGKILL')

@@ -44,6 +44,7 @@ const sound: ServerFacts = {
   role,
   senderCount: 0,
   slots: [slot],
+  archiver: { isFailing: false, failedCount: 3, failedFile: '000000010000000000000002', failedAt: '2026' },
   configFiles: [{ path: '/data/postgresql.conf', isOutside: false }],
   tablespaces: [],
   databases: [],
@@ -157,6 +158,18 @@ test('checkServer() prints the archive_command that hands the log to the inbox',
   const noLibrary = "ALTER SYSTEM SET archive_library = '';"
   finds(on({ archive_library: 'basic_archive' }), ['archive-command', noLibrary, command, RELOAD], wanted)
   assert.deepEqual(check(on({ archive_command: `log; ${ours}` }), wanted), [])
+})
+
+test('checkServer() tells that the server cannot hand its log over, to whom the log comes that way', () => {
+  const file = '000000010000000000000002'
+  const archiver = { isFailing: true, failedCount: 7, failedFile: file, failedAt: '2026-11-22 14:00:00 UTC' }
+  const facts = { ...settings({ archive_mode: 'on', archive_command: 'x' }), archiver }
+  finds(facts, ['archive-failing', 'SELECT * FROM pg_stat_archiver;'], { logs: 'archive' })
+  const [finding] = check(facts, { logs: 'archive' })
+  assert.match(finding!.is, new RegExp(`hand over ${file} at 2026-11-22 14:00:00 UTC, .*7 failures`))
+  assert.deepEqual(check(facts), [], 'another may archive too')
+  const codes = check(facts, { logs: 'archive', archiveCommand: 'y' }).map(({ code }) => code)
+  assert.deepEqual(codes, ['archive-failing', 'archive-command'])
 })
 
 test('archiveCommand() doubles what PostgreSQL would put something in for', () => {

@@ -3,7 +3,13 @@
  * that mends it. docs/guide/postgres.md has a row for each code.
  */
 import { quoteShell } from '../../base/shell.ts'
-import { MANAGED_ROLES, type ServerFacts, type SettingName, type SlotFacts } from './server-facts.ts'
+import {
+  MANAGED_ROLES,
+  type ArchiverFacts,
+  type ServerFacts,
+  type SettingName,
+  type SlotFacts,
+} from './server-facts.ts'
 
 /** What the configuration wants of the server. */
 export interface ServerWish {
@@ -36,6 +42,7 @@ export const SERVER_FINDINGS = {
   'slot-unbounded': 'warning',
   'archive-off': 'error',
   'archive-command': 'warning',
+  'archive-failing': 'error',
   'full-page-writes': 'warning',
   'standby-page-writes': 'error',
   checksums: 'warning',
@@ -169,11 +176,11 @@ function checkLog(facts: ServerFacts, wish: ServerWish): ServerFinding[] {
   const needed = wish.logs === 'stream' && !isStreaming ? 2 : 1
   const free = Number(settings.max_wal_senders ?? Infinity) - (senderCount ?? 0)
   if (free < needed && replicationRefusal?.sqlstate !== TOO_MANY) findings.push(sendersFinding(facts))
-  return wish.logs === 'archive' ? [...findings, ...checkArchive(settings, wish)] : findings
+  return wish.logs === 'archive' ? [...findings, ...checkArchive(facts, wish)] : findings
 }
 
 /** Whether the server hands its log over, and to us. */
-function checkArchive(settings: Settings, { archiveCommand }: ServerWish): ServerFinding[] {
+function checkArchive({ settings, archiver }: ServerFacts, { archiveCommand }: ServerWish): ServerFinding[] {
   const { archive_mode: mode, archive_command: command = '', archive_library: library = '' } = settings
   const setCommand = archiveCommand === undefined ? [] : [set('archive_command', archiveCommand)]
   const hasCommand = command !== '' || library !== ''
@@ -186,7 +193,8 @@ function checkArchive(settings: Settings, { archiveCommand }: ServerWish): Serve
         mend: [set('archive_mode', 'on'), ...setCommand, ...restart(settings)],
       },
     ]
-  if (archiveCommand === undefined || command.includes(archiveCommand)) return []
+  const failing = archiver?.isFailing === true ? [failingFinding(archiver)] : []
+  if (archiveCommand === undefined || command.includes(archiveCommand)) return failing
   const isLibrary = library !== ''
   return [
     {
@@ -195,7 +203,19 @@ function checkArchive(settings: Settings, { archiveCommand }: ServerWish): Serve
       mustBe: archiveCommand,
       mend: [...(isLibrary ? [set('archive_library', '')] : []), ...setCommand, RELOAD],
     },
+    ...failing,
   ]
+}
+
+/** The reason is in the server's log alone. */
+function failingFinding({ failedCount, failedFile = 'a file', failedAt }: ArchiverFacts): ServerFinding {
+  const when = failedAt === undefined ? '' : ` at ${failedAt}`
+  return {
+    code: 'archive-failing',
+    is: `the server could not hand over ${failedFile}${when}, nor since (${failedCount} failures in all)`,
+    mustBe: 'handed over: look into its log for "archive command failed"; until then it keeps what it writes',
+    mend: ['SELECT * FROM pg_stat_archiver;'],
+  }
 }
 
 function checkSlot(facts: ServerFacts, wish: ServerWish): ServerFinding[] {

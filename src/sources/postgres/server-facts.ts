@@ -34,6 +34,17 @@ export interface SlotFacts {
   readonly walStatus: string | undefined
 }
 
+/** What pg_stat_archiver says of the files that the server hands over. */
+export interface ArchiverFacts {
+  /** The last attempt failed, and nothing was handed over since. */
+  readonly isFailing: boolean
+  /** Attempts, since the statistics were reset. */
+  readonly failedCount: number
+  /** As the server writes them; undefined: there was none. */
+  readonly failedFile: string | undefined
+  readonly failedAt: string | undefined
+}
+
 /** A file that configures the server. */
 export interface ConfigFile {
   readonly path: string
@@ -71,6 +82,7 @@ export interface ServerFacts {
   /** Connections that stream, without ours. */
   readonly senderCount: number | undefined
   readonly slots: readonly SlotFacts[] | undefined
+  readonly archiver: ArchiverFacts | undefined
   readonly configFiles: readonly ConfigFile[]
   readonly tablespaces: readonly TablespaceFacts[]
   readonly databases: readonly DatabaseFacts[]
@@ -167,6 +179,7 @@ const NOTHING: Facts = {
   role: undefined,
   senderCount: undefined,
   slots: undefined,
+  archiver: undefined,
   configFiles: [],
   tablespaces: [],
   databases: [],
@@ -202,6 +215,7 @@ async function readBySql(session: SqlSession, asking: Asking): Promise<Facts> {
     role: await readRole(session),
     senderCount: await readSenders(session, asking),
     slots: await readSlots(session, asking),
+    archiver: await readArchiver(session, asking),
     configFiles: await readConfigFiles(session, settings, asking),
     tablespaces: await readTablespaces(session, asking),
     databases: await listDatabases(session, { version, asking }),
@@ -263,6 +277,25 @@ async function readSlots(session: SqlSession, asking: Asking): Promise<SlotFacts
     restartLsn: restartLsn ?? undefined,
     walStatus: walStatus ?? undefined,
   }))
+}
+
+async function readArchiver(session: SqlSession, asking: Asking): Promise<ArchiverFacts | undefined> {
+  const [row] = await askSql(asking, 'what became of archived files', async () =>
+    runSql(
+      session,
+      `select coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false),
+        failed_count, last_failed_wal, to_char(last_failed_time, 'YYYY-MM-DD HH24:MI:SS TZ')
+        from pg_stat_archiver`,
+    ),
+  )
+  if (row === undefined) return undefined
+  const [isFailing, failedCount, failedFile, failedAt] = row
+  return {
+    isFailing: isFailing === 't',
+    failedCount: Number(failedCount),
+    failedFile: failedFile ?? undefined,
+    failedAt: failedAt ?? undefined,
+  }
 }
 
 /** The three named files, and those that they include. */
