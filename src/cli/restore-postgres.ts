@@ -17,6 +17,7 @@ import { systemIdOf } from '../sources/postgres/wal-branch.ts'
 import { formatTime, type ResolvedTarget, type WantedTarget } from '../sources/postgres/recovery-target.ts'
 import { type InputOf, optionFlag } from './commands.ts'
 import type { CommandContext } from './context.ts'
+import { droppedName } from './dropped-name.ts'
 import { formatBytes, formatCounted, formatDuration } from './human.ts'
 import type { OpenedRepository } from './open-repository.ts'
 import { pathFacts } from './paths.ts'
@@ -149,16 +150,6 @@ function xidOf(text: string): number {
   throw new Failure(
     'usage.invalid',
     `Cannot use --before-xid ${text}: it must be a number from 3 to 4294967295`,
-  )
-}
-
-/** Fails: usage.invalid. */
-function droppedName(text: string): string {
-  const parts = /^(?:drop|truncate)\s+(?:table\s+|database\s+)?(\S.*)$/i.exec(text.trim())
-  if (parts !== null) return parts[1]!.trim()
-  throw new Failure(
-    'usage.invalid',
-    `Cannot use --before "${text}": it must be 'DROP NAME' or 'TRUNCATE NAME'`,
   )
 }
 

@@ -39,19 +39,31 @@ export function nameAt(history: NameHistory, files: RelationFiles, lsn: Lsn): Re
   return history.get(filesKey(files))?.findLast((note) => note.lsn <= lsn)
 }
 
-/** Whether a person's `orders`, `public.orders` or `shop.public.orders` means this relation. */
+/**
+ * Whether a person's `orders`, `public.orders` or `shop.public.orders` means this relation. As in SQL a name
+ * may stand in quotes, and must where quotes or dots in it would mean something else: `public."o""r.der"`.
+ */
 export function matchesName(
   history: NameHistory,
   files: RelationFiles,
   asked: { readonly wanted: string; readonly known: RelationName; readonly lsn: Lsn },
 ): boolean {
   const { wanted, known, lsn } = asked
-  if (wanted === known.name) return true
-  if (known.schema === '') return false
-  const qualified = `${known.schema}.${known.name}`
-  if (wanted === qualified) return true
+  const full = known.schema === '' ? [known.name] : [known.schema, known.name]
   const database = nameAt(history, databaseFiles(files.database), lsn)?.name
-  return database !== undefined && wanted === `${database}.${qualified}`
+  if (known.schema !== '' && database !== undefined) full.unshift(database)
+  const parts = quotedParts(wanted)
+  if (parts === undefined) return full.some((_, nth) => full.slice(nth).join('.') === wanted)
+  const from = full.length - parts.length
+  return from >= 0 && parts.every((part, nth) => part === full[from + nth])
+}
+
+/** The names in a qualified one of which at least one is in quotes; undefined of any other text. */
+function quotedParts(text: string): string[] | undefined {
+  const isQuoted = /^(?:"(?:[^"]|"")+"|[^".]+)(?:\.(?:"(?:[^"]|"")+"|[^".]+))*$/.test(text)
+  if (!isQuoted || !text.includes('"')) return undefined
+  const found = text.matchAll(/"(?<quoted>(?:[^"]|"")+)"|[^".]+/g)
+  return [...found].map(({ 0: plain, groups }) => groups?.['quoted']?.replaceAll('""', '"') ?? plain)
 }
 
 /** Under which a database has its name. */

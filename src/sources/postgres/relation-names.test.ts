@@ -95,6 +95,25 @@ test('names are those of the moment that is asked for', { skip }, async () => {
     assert.ok(!matchesName(history, files, { ...asked, wanted }), wanted)
 })
 
+test('`matchesName()` reads names in the quotes of SQL', () => {
+  const files = { tablespace: 1663, database: 5, relation: 9 }
+  const database = { lsn: 1n, files: databaseFiles(5), schema: '', name: 'my "shop"' }
+  const matches = (schema: string, name: string, wanted: string): boolean => {
+    const history = newNameHistory()
+    addNames(history, [database, { lsn: 1n, files, schema, name }])
+    return matchesName(history, files, { wanted, known: { schema, name }, lsn: 1n })
+  }
+  const odd = `o'r "d.e"\nr`
+  const quoted = `"o'r ""d.e""\nr"`
+  for (const wanted of [quoted, `public.${quoted}`, `"my ""shop"""."public".${quoted}`, odd])
+    assert.ok(matches('public', odd, wanted), wanted)
+  for (const wanted of [`"${odd}"`, `other.${quoted}`, '"my ""shop"""', `a.b.c.${quoted}`])
+    assert.ok(!matches('public', odd, wanted), wanted)
+  // A dot in quotes parts nothing; one outside of them does.
+  assert.deepEqual([matches('s', 'a.b', '"a.b"'), matches('a', 'b', '"a.b"')], [true, false])
+  assert.deepEqual([matches('s', 'a.b', '"a".b'), matches('a', 'b', '"a".b')], [false, true])
+})
+
 test('a database that refuses the role is said, the others are named', { skip }, async () => {
   sql(server, 'create role limited login', 'create database private')
   sql(server, 'revoke connect on database private from public')
