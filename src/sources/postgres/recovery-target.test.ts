@@ -90,7 +90,18 @@ test('a time behind the last commit is fine until the last mark, and refused bey
   assert.deepEqual(await stop(log, time(900)), [7920n, true, 0])
   await refuse(log, time(901), { says: /complete until 1970-01-01T00:00:00\.000900Z.*end of log/ })
   const unmarked = logOf(PLAIN.map((each) => ({ ...each, notes: { ...each.notes, marks: [] } })))
-  await refuse(unmarked, time(700), { says: /unknown time/ })
+  assert.deepEqual(await stop(unmarked, time(500)), [7920n, true, 0], 'the moment of the last commit')
+  await refuse(unmarked, time(501), { says: /complete until 1970-01-01T00:00:00\.000500Z/ })
+  const late = logOf([...PLAIN, piece({ from: 8000n, to: 9000n, ends: [commit(8080n, 950)] })])
+  assert.deepEqual(await stop(late, time(950)), [8920n, true, 0], 'a commit behind the last mark')
+  await assert.rejects(resolveTarget(late, time(951)), (error: unknown) => {
+    assert.ok(isFailure(error, 'restore.refused'))
+    assert.match(error.message, /complete until 1970-01-01T00:00:00\.000950Z.*end of log .*000950Z/)
+    assert.equal(error.facts['coveredUntil'], '1970-01-01T00:00:00.000950Z')
+    assert.match(String(error.facts['hint']), /^Leave the time away for the end of the log/)
+    return true
+  })
+  await refuse(logOf([piece({ from: 960n, to: 8000n })]), time(700), { says: /unknown time/ })
 })
 
 test('a time before what the base holds is refused, as the server would', async () => {
@@ -381,9 +392,11 @@ test('for any log the server stops where it would have with a target of its own'
         return
       }
       const count = replay(log, base.end, { ...found, kind: 'lsn' })
-      const isAtEnd = wanted.kind === 'lsn' && own === 'not reached'
-      assert.equal(count, isAtEnd ? log.length : own)
       const commits = log.filter((each) => each.kind === 'commit')
+      // Nothing tells the server that the log is complete until the time of its last commit.
+      const isLast = wanted.kind === 'time' && commits.at(-1)?.at === Number(wanted.at)
+      const isAtEnd = (wanted.kind === 'lsn' || isLast) && own === 'not reached'
+      assert.equal(count, isAtEnd ? log.length : own)
       const kept = commits.filter((each) => log.indexOf(each) < Number(count))
       assert.equal(found.kept?.xid, kept.at(-1)?.xid)
       assert.equal(found.lost.count, commits.length - kept.length)

@@ -112,6 +112,8 @@ class TargetRefusal extends Failure {
 
 const OFFERS_MAX = 5
 const HINT = 'Choose one of the points that are offered, or an older or newer base.'
+const TIME_HINT =
+  'Leave the time away for the end of the log. Streamed log is known until a moment about a minute after it.'
 
 /**
  * Reads the notes to their end, since what is lost is part of the answer. `names` is what is known from
@@ -386,14 +388,20 @@ function settle(state: Resolving, last: { readonly lsn: Lsn; readonly end: Lsn }
   if (walk.gap !== undefined) throw cutOff(state)
   if (wanted.kind === 'latest') return atEnd
   if (wanted.kind === 'time') {
-    const { coveredTime } = walk
-    if (coveredTime !== undefined && wanted.at <= coveredTime) return atEnd
-    const known = coveredTime === undefined ? 'an unknown time' : formatTime(coveredTime)
-    throw refused(state, `the log is complete until ${known}`)
+    const known = knownUntil(state)
+    if (known !== undefined && wanted.at <= known) return atEnd
+    const until = known === undefined ? 'an unknown time' : formatTime(known)
+    throw refused(state, `the log is complete until ${until}`, { hint: TIME_HINT })
   }
   const omitted = wanted.kind === 'drop' && state.dropsOmitted > 0
   const more = omitted ? ` among those that are noted; ${state.dropsOmitted} are not` : ''
   throw refused(state, state.misfit ?? `the log has none${more}`)
+}
+
+/** The last mark or commit: of the moment of a commit too all is there. */
+function knownUntil({ walk: { coveredTime }, keptLast }: Resolving): bigint | undefined {
+  if (keptLast === undefined || (coveredTime !== undefined && coveredTime > keptLast.at)) return coveredTime
+  return keptLast.at
 }
 
 function commitOffer({ lsn, at, xid }: TransactionNote): PointOffer {
@@ -408,22 +416,26 @@ function tooEarly(state: Resolving, is: string): Failure {
 function cutOff(state: Resolving): Failure {
   const { gap } = state.walk
   const places = gap === undefined ? 'somewhere' : `from ${formatLsn(gap.from)} to ${formatLsn(gap.to)}`
-  return refused(state, `the log is missing, or could not be read, ${places}`, 'source.gap')
+  return refused(state, `the log is missing, or could not be read, ${places}`, { code: 'source.gap' })
 }
 
 /** With the points that can be had instead: the base, the end of the log, and what is like the wanted one. */
 function refused(
   state: Resolving,
   is: string,
-  code: 'restore.refused' | 'source.gap' = 'restore.refused',
+  {
+    code = 'restore.refused',
+    hint = HINT,
+  }: { readonly code?: TargetRefusal['code']; readonly hint?: string } = {},
 ): TargetRefusal {
   const { wanted, walk, log, seen, keptLast } = state
   const offers: PointOffer[] = [{ what: 'base', lsn: log.base.end, at: undefined }, ...seen]
   if (walk.last !== undefined && walk.last.end > log.base.end)
     offers.push({ what: 'end of log', lsn: walk.last.end, at: keptLast?.at })
-  const facts: FailureFacts = { hint: HINT, earliest: formatLsn(log.base.end) }
+  const facts: FailureFacts = { hint, earliest: formatLsn(log.base.end) }
   if (walk.last !== undefined) facts['latest'] = formatLsn(walk.last.end)
-  if (walk.coveredTime !== undefined) facts['coveredUntil'] = formatTime(walk.coveredTime)
+  const until = knownUntil(state)
+  if (until !== undefined) facts['coveredUntil'] = formatTime(until)
   return new TargetRefusal({ code, facts, wanted, is, offers })
 }
 
