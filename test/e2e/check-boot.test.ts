@@ -34,6 +34,7 @@ import {
 } from '../harness/postgres.ts'
 import { mountDisk, unmountDisk } from '../harness/small-disk.ts'
 import { dropHost, eventsOf, here, makeHost, start, type Event, type ShopHost } from '../harness/shop-host.ts'
+import { flip } from '../harness/tampering.ts'
 
 const skip = postgresFolder() === undefined ? 'PostgreSQL is not installed' : false
 const NEWEST = 18
@@ -271,6 +272,29 @@ test('a page with a wrong checksum is named', { skip, timeout: 120_000 }, async 
     assert.deepEqual(codesOf(findings), ['error boot.page', 'error boot.table'], text)
     assert.ok(messageOf(findings, 'boot.page').endsWith(`pages of ${path} whose checksum is wrong: 1`))
     assert.match(messageOf(findings, 'boot.table'), /public\.worn .*invalid page in block 1/)
+  })
+})
+
+test('a damaged pack is a copy that could not be restored', { skip, timeout: 120_000 }, async () => {
+  await inWorld({}, async (world) => {
+    await backUp(world)
+    const repository = join(world.host.dir, 'repo')
+    const objects = readdirSync(repository, { recursive: true, encoding: 'utf8' })
+      .map((name) => join(repository, name))
+      .filter((path) => statSync(path).isFile())
+      .toSorted((a, b) => statSync(b).size - statSync(a).size)
+    const [largest = ''] = objects
+    chmodSync(largest, 0o600)
+    writeFileSync(largest, flip(readFileSync(largest), Math.floor(statSync(largest).size / 2)))
+    const { exit, findings, boot: report, text } = await boot(world)
+    assert.deepEqual([exit, report?.['proven'], codesOf(findings)], [1, false, ['error boot.failed']], text)
+    assert.match(
+      messageOf(findings, 'boot.failed'),
+      /\(restore\): \d+ files could not be restored, the first: /,
+    )
+    const { stdout } = await here(world.host, bootFlags(world, ['--read-data']))
+    const coverage = /"packs":(\d+),.*"packsCovered":(\d+)/.exec(stdout)?.slice(1).map(Number) ?? []
+    assert.equal(coverage[0]! - coverage[1]!, 1, `what is damaged is not proven: ${stdout}`)
   })
 })
 
