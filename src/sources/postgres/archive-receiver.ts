@@ -25,6 +25,7 @@ import { nextFile, type NextFile } from './archive-order.ts'
 import { checkSegment, partialEnd, readSegmentFacts } from './archive-segment.ts'
 import { formatLsn, parseHistory, type Lsn, type TimelineStep } from './lsn.ts'
 import { appendSpool, syncSpool } from './spool-append.ts'
+import { pauseForRoom } from './spool-pause.ts'
 import {
   bindSpool,
   formatPosition,
@@ -102,7 +103,12 @@ export async function receiveArchive(
   const watcher = watchInbox(archive)
   try {
     while (!signal.aborted) {
-      const woken = pause(archive)
+      // Begun before the inbox is read, so that what comes meanwhile is not slept through.
+      const woken = pauseForRoom(spool, {
+        milliseconds: archive.timing.rescanMs,
+        signal,
+        wakers: archive.wakers,
+      })
       await takeFiles(archive)
       await woken
     }
@@ -129,25 +135,6 @@ function watchInbox(archive: Archive): FSWatcher | undefined {
   } catch {
     return undefined
   }
-}
-
-/** Begun before the inbox is read, so that what comes meanwhile is not slept through. */
-async function pause({ settings, timing, spool, wakers }: Archive): Promise<void> {
-  const { signal } = settings
-  await new Promise<void>((resolve) => {
-    const wake = (): void => {
-      clearTimeout(timer)
-      wakers.delete(wake)
-      spool.onRoom.delete(wake)
-      signal.removeEventListener('abort', wake)
-      resolve()
-    }
-    const timer = setTimeout(wake, timing.rescanMs)
-    wakers.add(wake)
-    spool.onRoom.add(wake)
-    signal.addEventListener('abort', wake)
-    if (signal.aborted) wake()
-  })
 }
 
 /** Takes what there is. Fails: as receiveArchive(). */

@@ -18,6 +18,7 @@ import {
   type LogPosition,
   type Spool,
 } from './spool.ts'
+import { pauseForRoom } from './spool-pause.ts'
 import {
   ensureSlot,
   fetchHistory,
@@ -358,16 +359,5 @@ async function pauseReceiver(receiver: Receiver): Promise<void> {
   receiver.tries++
   // Receivers of one lost server do not all come back at once.
   const milliseconds = whole * (1 - randomBytes(1)[0]! / 512)
-  if (signal.aborted) return
-  await new Promise<void>((resolve) => {
-    const wake = (): void => {
-      clearTimeout(timer)
-      spool.onRoom.delete(wake)
-      signal.removeEventListener('abort', wake)
-      resolve()
-    }
-    const timer = setTimeout(wake, milliseconds)
-    spool.onRoom.add(wake)
-    signal.addEventListener('abort', wake)
-  })
+  await pauseForRoom(spool, { milliseconds, signal })
 }
