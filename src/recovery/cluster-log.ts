@@ -158,8 +158,8 @@ export async function writeRecoveryLog(
     onDisk(to.folder, () => writeFileSync(path, text, { mode: 0o600 }))
     if (to.owner !== undefined) chownSync(path, to.owner.uid, to.owner.gid)
   }
-  // A server that finds no record at the position or behind it does not stop there: it fails.
   const demands = { made: finder.made, limits: limitsFinder.limits }
+  // A server that finds no record at the position or behind it does not stop there: it fails.
   if (goal.kind === 'lsn' && seen.hit !== undefined)
     return { target: { lsn: seen.hit, isInclusive: !goal.isExclusive, timeline }, ...demands }
   // There is no whole record behind the backup: it is as far as the log goes.

@@ -172,7 +172,8 @@ export async function restoreCluster(
       if (options.leavesConfig !== true && options.keepsSettings !== true)
         setAside = quietSettings(cluster.data, { major: cluster.major, owner: ownerOf(cluster, options) })
       // Before the other log lies there: what the backup brought.
-      let made = await tablespacesMade(cluster.data, { ...cluster, signal: options.signal })
+      const looks = options.allowsEmptying !== true
+      let made = looks ? await tablespacesMade(cluster.data, { ...cluster, signal: options.signal }) : []
       if (recovery !== undefined) {
         const written = await prepareRecovery(access, recovery, cluster, options)
         target = written.target
@@ -182,8 +183,7 @@ export async function restoreCluster(
       if (options.leavesConfig !== true)
         raiseLimits(cluster.data, largestLimits(limits), ownerOf(cluster, options))
       const own = tablespaces.filter((space) => !space.isMoved).map((space) => space.to)
-      if (options.allowsEmptying !== true)
-        foldersNeeded = refuseEmptying(made, { major: cluster.major, own, target })
+      if (looks) foldersNeeded = refuseEmptying(made, { major: cluster.major, own, target })
       return true
     },
   }
