@@ -2,7 +2,7 @@
 import { Failure } from '../../base/failure.ts'
 import { parseNamedSource, snapshotsOfSource } from '../../repo/select-snapshot.ts'
 import { formatLsn } from '../../sources/postgres/lsn.ts'
-import { formatTime } from '../../sources/postgres/recovery-target.ts'
+import { formatTime } from '../../sources/postgres/target-words.ts'
 import type { LogEvent } from '../../recovery/timeline-events.ts'
 import { readTimeline, type ClusterTimeline, type TimelineReport } from '../../recovery/timeline.ts'
 import { knownSnapshots, requireStoredSource, type KnownSnapshots } from '../choose-snapshot.ts'

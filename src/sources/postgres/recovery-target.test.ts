@@ -5,7 +5,8 @@ import fc from 'fast-check'
 import { isFailure, type FailureCode } from '../../base/failure.ts'
 import { mergeNotes, NO_NOTES, type LogNotes, type TransactionNote } from './log-notes.ts'
 import { addNames, newNameHistory } from './name-history.ts'
-import { formatTime, resolveTarget, type ResolvedTarget, type WantedTarget } from './recovery-target.ts'
+import { formatTime } from './target-words.ts'
+import { resolveTarget, type ResolvedTarget, type WantedTarget } from './recovery-target.ts'
 import type { NotesPiece, TargetLog } from './target-log.ts'
 
 const BASE = { timeline: 1, start: 1000n, end: 2000n }

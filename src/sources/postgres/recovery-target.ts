@@ -11,6 +11,7 @@ import { Failure, type FailureFacts } from '../../base/failure.ts'
 import type { DropNote, TransactionNote } from './log-notes.ts'
 import { formatLsn, timelineAt, type Lsn } from './lsn.ts'
 import { addNames, newNameHistory, nameAt, matchesName, type NameHistory } from './name-history.ts'
+import { describeOffer, describeTarget, formatTime } from './target-words.ts'
 import { isOnHistory, newLogWalk, walkLog, type LogWalk, type Stretch, type TargetLog } from './target-log.ts'
 
 /** `at` is Unix time in microseconds. */
@@ -437,39 +438,4 @@ function refused(
   const until = knownUntil(state)
   if (until !== undefined) facts['coveredUntil'] = formatTime(until)
   return new TargetRefusal({ code, facts, wanted, is, offers })
-}
-
-/** For people. */
-function describeTarget(wanted: WantedTarget): string {
-  switch (wanted.kind) {
-    case 'latest':
-      return 'the end of the log'
-    case 'immediate':
-      return 'the end of the base'
-    case 'time':
-      return `${wanted.isInclusive ? '' : 'before '}${formatTime(wanted.at)}`
-    case 'lsn':
-      return `${wanted.isInclusive ? '' : 'before '}position ${formatLsn(wanted.lsn)}`
-    case 'name':
-      return `the restore point "${wanted.name}"`
-    case 'xid':
-      return `${wanted.isInclusive ? '' : 'before '}transaction ${wanted.xid}`
-    case 'drop':
-      return `before the drop of "${wanted.name}"`
-  }
-}
-
-function describeOffer({ what, lsn, at, name }: PointOffer): string {
-  const named = name === undefined ? '' : ` "${name}"`
-  const when = at === undefined ? '' : `, ${formatTime(at)}`
-  return `${what}${named} at ${formatLsn(lsn)}${when}`
-}
-
-/** Unix time in microseconds -> 2026-11-22T21:47:00.123456Z */
-export function formatTime(at: bigint): string {
-  const milliseconds = Number(at / 1000n - (at % 1000n < 0n ? 1n : 0n))
-  const date = new Date(milliseconds)
-  if (Number.isNaN(date.getTime())) return `${at} µs`
-  const micros = String(((at % 1000n) + 1000n) % 1000n).padStart(3, '0')
-  return date.toISOString().replace('Z', `${micros}Z`)
 }
